@@ -1,0 +1,43 @@
+"""fuzzserver: watch a fuzzer reach your code, live, in a browser.
+
+How data flows, and which module has which part of it::
+
+    zig test -ffuzz           fuzz test executable                 browser
+         |  --listen protocol      |  test runner protocol           ^
+         v                         v            writes               | HTTP, WebSocket
+    zig.compile_client        fuzz.worker  ---> <cache>/v/<id>       |
+         | executable, inputs      | coverage id, entry point |      |
+         v                         v                          |      |
+    fuzz.driver            coverage.queue (condition)         |      |
+                                   v                          |      |
+                       thread "coverage": coverage_run        |      |
+                          coverage.info, line_program         v      |
+                          coverage.coverage_map  <--- coverage.seen_pcs
+                                   |                                 |
+                                   +------> web.session, web.server -+
+
+``webserver`` builds all of it, top to bottom. Each layer imports only those before it: ``errors``,
+``wire``, ``step`` | ``zig`` and ``coverage`` | ``fuzz`` and ``web`` | ``webserver`` | ``cli``.
+
+A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; it posts a
+``CoverageMsg`` and an ``EntryPointMsg`` for each worker.
+"""
+
+from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
+from fuzzserver.errors import FuzzServerError
+from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.version import __version__
+from fuzzserver.webserver import WebServer
+from fuzzserver.zig.installation import Zig, find_zig
+
+__all__ = [
+    "CoverageMsg",
+    "EntryPointMsg",
+    "FuzzRunStep",
+    "FuzzServerError",
+    "SourcePath",
+    "WebServer",
+    "Zig",
+    "__version__",
+    "find_zig",
+]

@@ -1,0 +1,181 @@
+"""Everything about one executable: tables, seen bits, entry points (Zig: ``CoverageMap``)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from array import array
+from bisect import bisect_left
+from dataclasses import astuple
+
+from fuzzserver.coverage.executable import PLACEHOLDER_PC, Executable, check_match
+from fuzzserver.coverage.info import Info
+from fuzzserver.coverage.seen_pcs import SeenPcs, SeenPcsSnapshot
+from fuzzserver.coverage.tables import Coverage
+from fuzzserver.errors import CoverageFileError, InputError
+from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SourceLocation
+
+__all__ = [
+    "CoverageMap",
+    "check_inputs",
+    "coverage_update_message",
+    "debug_info_sources",
+    "prepare_tables",
+]
+
+log = logging.getLogger(__name__)
+
+
+class CoverageMap:
+    """The coverage of one executable, ready to be sent.
+
+    What changes after construction is ``entry_points`` (replaced as a whole, by the coverage
+    thread) and the bits, which ``read`` copies from the file.
+    """
+
+    def __init__(
+        self,
+        coverage_id: int,
+        seen_pcs: SeenPcs,
+        pcs: array[int],
+        coverage: Coverage,
+        source_locations: array[int],
+        start_timestamp: int,
+    ) -> None:
+        self.coverage_id = coverage_id
+        self.seen_pcs = seen_pcs
+        self.coverage = coverage
+        self.source_locations = source_locations
+        """Three items for each PC, in the order of the coverage file: file, line, column."""
+        self.start_timestamp = start_timestamp
+        """When fuzzing started, in nanoseconds on the server's clock."""
+        self.source_index = coverage.source_index_message(source_locations, start_timestamp)
+        """The ``source_index`` message."""
+        self.entry_points: tuple[int, ...] = ()
+        """Indexes into ``source_locations`` of the tests that are fuzzed."""
+        self._pcs = pcs
+        self._snapshot = seen_pcs.read()
+        self._faulty = False
+        self.start_n_runs = self._snapshot.n_runs
+        """Runs that the file held before this server looked at it."""
+
+    def read(self) -> SeenPcsSnapshot:
+        """Counters and bits as they are now; as they were, if the file cannot be read any more."""
+        try:
+            self._snapshot = self.seen_pcs.read()
+            self._faulty = False
+        except CoverageFileError as error:
+            if not self._faulty:
+                log.error("%s; showing what was read before", error)
+            self._faulty = True
+        return self._snapshot
+
+    def entry_points_message(self) -> bytes:
+        """The ``entry_points`` message."""
+        points = self.entry_points[: EntryPointHeader.MAX_LOCS]
+        return EntryPointHeader(len(points)).serialize() + struct.pack(f"<{len(points)}I", *points)
+
+    def find_entry_point(self, addr: int) -> int:
+        """The index of the source location that stands for the function at ``addr``.
+
+        An exact match wins, else the greatest PC below; among equal ones the lowest index.
+        Placeholders and PCs without a source location never answer. InputError if none is left.
+        """
+        best = -1
+        best_pc = 0
+        for index, pc in enumerate(self._pcs):
+            if best_pc < pc <= addr and pc != PLACEHOLDER_PC and self._has_source(index):
+                best, best_pc = index, pc
+        if best >= 0:
+            return best
+        if not self._pcs:
+            raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
+        raise InputError(
+            f"unable to find entry point 0x{addr:x} among {len(self._pcs)} PCs (range: "
+            f"0x{min(self._pcs):x} to 0x{max(self._pcs):x}) that have a source location"
+        )
+
+    def _has_source(self, index: int) -> bool:
+        return self.source_locations[3 * index] != SourceLocation.INVALID.file
+
+    def close(self) -> None:
+        """Close the coverage file."""
+        self.seen_pcs.close()
+
+
+def coverage_update_message(snapshot: SeenPcsSnapshot) -> bytes:
+    """The ``coverage_update`` message."""
+    return CoverageUpdateHeader(snapshot.n_runs, snapshot.unique_runs).serialize() + snapshot.seen_bits
+
+
+def check_inputs(step: FuzzRunStep, coverage_id: int) -> None:
+    """Are executable and coverage file usable, and do they belong together? InputError if not.
+
+    This looks at headers and addresses only, so it is quick; debug info is not read.
+    """
+    with Executable(step.rebuilt_executable) as executable:
+        path = step.coverage_file_path(coverage_id)
+        seen_pcs = SeenPcs(path)
+        try:
+            check_match(executable, seen_pcs.pc_addrs(), path)
+        finally:
+            seen_pcs.close()
+
+
+def prepare_tables(step: FuzzRunStep, coverage_id: int, start_timestamp: int) -> CoverageMap:
+    """Build the tables for the executable of ``step`` (Zig: ``prepareTables``).
+
+    Raises InputError with everything that is needed to act on it.
+    """
+    path = step.coverage_file_path(coverage_id)
+    with Executable(step.rebuilt_executable) as executable:
+        seen_pcs = SeenPcs(path)
+        try:
+            pcs = seen_pcs.pc_addrs()
+            for oddity in check_match(executable, pcs, path):
+                log.warning("%s", oddity)
+            coverage = Coverage()
+            locations = _resolve(executable, pcs, coverage)
+            return CoverageMap(coverage_id, seen_pcs, pcs, coverage, locations, start_timestamp)
+        except BaseException:
+            seen_pcs.close()
+            raise
+
+
+def _resolve(executable: Executable, pcs: array[int], coverage: Coverage) -> array[int]:
+    """Source locations in the order of the coverage file, whose PCs are not sorted."""
+    try:
+        info = Info(executable)
+    except InputError as error:
+        log.error("%s; counters are shown, source is not", error)
+        return array("I", astuple(SourceLocation.INVALID)) * len(pcs)
+    if not info.units and pcs:
+        log.warning(
+            "'%s' has no debug info (built with ReleaseSmall, or stripped): counters are shown, "
+            "source is not",
+            executable.path,
+        )
+    sorted_pcs = array("Q", sorted(set(pcs)))
+    resolved = info.resolve_addresses(sorted_pcs, coverage)
+    locations = array("I", bytes(12 * len(pcs)))
+    for index, pc in enumerate(pcs):
+        place = 3 * bisect_left(sorted_pcs, pc)
+        locations[3 * index : 3 * index + 3] = resolved[place : place + 3]
+    return locations
+
+
+def debug_info_sources(step: FuzzRunStep) -> list[SourcePath]:
+    """The files that the debug info of the step's executable names and that are there."""
+    with Executable(step.rebuilt_executable) as executable:
+        paths = Info(executable).source_paths()
+    there = [path for path in paths if os.path.isfile(str(path))]
+    if len(there) < len(paths):
+        log.info(
+            "%d of %d source files that '%s' names are not on this machine",
+            len(paths) - len(there),
+            len(paths),
+            step.rebuilt_executable,
+        )
+    return there

@@ -1,0 +1,194 @@
+"""The executable as an ELF file: is it one that we can read, and is a coverage file its own?"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from fuzzserver.errors import CoverageFileError, ExecutableError
+
+__all__ = ["Executable", "check_match"]
+
+PCS_SECTION = "__sancov_pcs1"
+"""Where Zig's ``-ffuzz`` puts the addresses of the instrumented points: u64 each, unsorted."""
+
+COUNTERS_SECTION = "__sancov_cntrs"
+"""One byte for each instrumented point, C code included."""
+
+PLACEHOLDER_PC = 1
+"""What release builds hold for a block that was optimised away."""
+
+SHF_EXECINSTR = 4
+_EHDR_SIZE = 64
+
+
+class Executable:
+    """An open ELF file. ``close`` it, or use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check ``path``; ExecutableError says what is wrong with it."""
+        self.path = path
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise ExecutableError(f"cannot open executable '{path}': {error.strerror}") from error
+        try:
+            self._check_header()
+            self._elf = ELFFile(self._file)
+            self._sections = {section.name: section for section in self._elf.iter_sections()}
+        except (ELFError, ValueError, AssertionError, UnicodeDecodeError, OSError) as error:
+            self._file.close()
+            raise ExecutableError(f"executable '{path}' is damaged: {error}") from error
+        except ExecutableError:
+            self._file.close()
+            raise
+
+    def _check_header(self) -> None:
+        """Refuse what cannot work, in words; the parser's own words are about its structures."""
+        head = self._file.read(_EHDR_SIZE)
+        size = self._file.seek(0, 2)
+        if size == 0:
+            raise ExecutableError(f"executable '{self.path}' is empty")
+        if head[:4] != b"\x7fELF":
+            raise ExecutableError(f"'{self.path}' is not an ELF executable")
+        if head[4:5] != b"\x02":
+            raise ExecutableError(f"executable '{self.path}' is not 64-bit; 32-bit targets are not supported")
+        if head[5:6] != b"\x01":
+            raise ExecutableError(f"executable '{self.path}' is big-endian; only little-endian is supported")
+        if len(head) < _EHDR_SIZE:
+            raise ExecutableError(
+                f"executable '{self.path}' is truncated: {size} bytes, the ELF header alone has {_EHDR_SIZE}"
+            )
+        (section_headers,) = struct.unpack_from("<Q", head, 40)
+        entry_size, entries = struct.unpack_from("<HH", head, 58)
+        end = section_headers + entry_size * entries
+        if end > size:
+            raise ExecutableError(
+                f"executable '{self.path}' is truncated: its section headers end at byte {end}, "
+                f"the file at {size}"
+            )
+
+    @property
+    def is_pie(self) -> bool:
+        """Whether it is position-independent, so that its PCs differ from run to run."""
+        return bool(self._elf["e_type"] == "ET_DYN")
+
+    def has_section(self, name: str) -> bool:
+        """Whether there is a section of that name with content in the file."""
+        section = self._sections.get(name)
+        return section is not None and section["sh_type"] != "SHT_NOBITS"
+
+    def section_size(self, name: str) -> int:
+        """Size in bytes; 0 if there is no such section."""
+        section = self._sections.get(name)
+        return 0 if section is None else int(section["sh_size"])
+
+    def section_data(self, name: str) -> bytes:
+        """Content, decompressed if needed; ExecutableError if the file does not hold all of it."""
+        section = self._sections[name]
+        try:
+            data = section.data()
+        except (ELFError, OSError, ValueError, AssertionError) as error:
+            raise ExecutableError(f"section {name} of '{self.path}' cannot be read: {error}") from error
+        if len(data) != section.data_size:
+            raise ExecutableError(
+                f"executable '{self.path}' is truncated: section {name} has {section.data_size} bytes, "
+                f"the file holds {len(data)} of them"
+            )
+        return bytes(data)
+
+    def pc_addrs(self) -> array[int] | None:
+        """The instrumented points in the order of the coverage file; None without the section."""
+        if not self.has_section(PCS_SECTION):
+            return None
+        data = self.section_data(PCS_SECTION)
+        addrs = array("Q", data[: len(data) // 8 * 8])
+        if sys.byteorder == "big":
+            addrs.byteswap()
+        return addrs
+
+    def first_outside_code(self, pcs: array[int]) -> int | None:
+        """The lowest of ``pcs`` that is in no section with code; None if all are."""
+        ordered = sorted(set(pcs) - {PLACEHOLDER_PC})
+        code = sorted(
+            (int(section["sh_addr"]), int(section["sh_addr"] + section["sh_size"]))
+            for section in self._sections.values()
+            if section["sh_flags"] & SHF_EXECINSTR
+        )
+        position = 0
+        for start, end in code:
+            if position < len(ordered) and ordered[position] < start:
+                break
+            position = bisect_left(ordered, end, position)
+        return ordered[position] if position < len(ordered) else None
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._file.close()
+
+    def __enter__(self) -> Executable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_match(executable: Executable, pcs: array[int], coverage_file: Path) -> list[str]:
+    """Is ``coverage_file``, which lists ``pcs``, the one of ``executable``?
+
+    Raises CoverageFileError if it belongs to another one. Returns sentences about what is odd but
+    can be served. An empty table fits every executable: it is what an executable without
+    instrumentation writes.
+    """
+    own = executable.pc_addrs()
+    if len(pcs) == 0:
+        return [
+            f"coverage file '{coverage_file}' lists no PCs: the executable was built without "
+            "instrumentation (build it in fuzz mode with the LLVM backend: -ffuzz -fllvm)"
+        ]
+    if own is None:
+        stray = executable.first_outside_code(pcs)
+        if stray is not None:
+            raise CoverageFileError(
+                f"coverage file '{coverage_file}' belongs to another executable than "
+                f"'{executable.path}': PC 0x{stray:x} is outside its code"
+            )
+        return [
+            f"executable '{executable.path}' has no section {PCS_SECTION}, so nothing proves that "
+            f"coverage file '{coverage_file}' is its own"
+        ]
+    if executable.is_pie:
+        raise CoverageFileError(
+            f"executable '{executable.path}' is position-independent, so the addresses in "
+            f"'{coverage_file}' hold for one run only; build it without -fPIE"
+        )
+    different = _first_difference(own, pcs)
+    if different is not None:
+        raise CoverageFileError(
+            f"coverage file '{coverage_file}' belongs to another executable than "
+            f"'{executable.path}': {different}"
+        )
+    counters = executable.section_size(COUNTERS_SECTION)
+    if counters > len(own):
+        return [
+            f"executable '{executable.path}' has {counters} counters for {len(own)} PCs (C code is "
+            "counted but not listed), so the fuzzer may mark points that were not reached"
+        ]
+    return []
+
+
+def _first_difference(own: array[int], pcs: array[int]) -> str | None:
+    if own == pcs:
+        return None
+    if len(own) != len(pcs):
+        return f"it lists {len(pcs)} PCs, the executable has {len(own)}"
+    for index, (mine, theirs) in enumerate(zip(own, pcs, strict=True)):
+        if mine != theirs and theirs != PLACEHOLDER_PC:
+            return f"PC {index} is 0x{theirs:x} there and 0x{mine:x} here"
+    return None

@@ -1,0 +1,192 @@
+"""Messages of the fuzz workers, and the thread that turns them into coverage maps.
+
+*Runs on* the thread ``coverage``. *Takes* ``CoverageMsg`` and ``EntryPointMsg``, posted from any
+thread. *Gives* coverage maps to all who wait for them. (Zig: ``msg_queue``, ``coverage_files`` and
+``coverageRun`` of ``WebServer``.)
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
+from fuzzserver.errors import FuzzServerError
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.abi import coverage_file_name
+
+__all__ = ["CoverageFiles", "CoverageMsg", "EntryPointMsg", "Msg", "MsgQueue", "coverage_run"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageMsg:
+    """A worker of ``run`` writes the coverage file with this id."""
+
+    coverage_id: int
+    run: FuzzRunStep
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPointMsg:
+    """The test at address ``addr`` is fuzzed."""
+
+    coverage_id: int
+    addr: int
+
+
+Msg = CoverageMsg | EntryPointMsg
+
+
+class MsgQueue:
+    """Messages in the order in which they were posted."""
+
+    def __init__(self) -> None:
+        # Guards ``_messages`` and ``_closed``; notified when either changes. It is never held
+        # while debug info is parsed.
+        self._condition = threading.Condition()
+        self._messages: list[Msg] = []
+        self._closed = False
+
+    def post(self, msg: Msg) -> None:
+        """Append a message. After ``close`` it is dropped."""
+        with self._condition:
+            if not self._closed:
+                self._messages.append(msg)
+                self._condition.notify()
+
+    def take_all(self) -> list[Msg] | None:
+        """Wait for messages and take them; None once the queue is closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._messages or self._closed)
+            if self._closed:
+                return None
+            messages, self._messages = self._messages, []
+            return messages
+
+    def close(self) -> None:
+        """End the thread that waits in ``take_all``."""
+        with self._condition:
+            self._closed = True
+            self._messages.clear()
+            self._condition.notify_all()
+
+
+class CoverageFiles:
+    """All coverage maps, by coverage id, in the order in which they came.
+
+    Watchers are called after each change, on the thread that made it; they must be quick.
+    """
+
+    def __init__(self) -> None:
+        # Guards ``_maps`` and ``_watchers``. Taken for look-ups only, never while sending.
+        self._lock = threading.Lock()
+        self._maps: dict[int, CoverageMap] = {}
+        self._watchers: set[Callable[[], None]] = set()
+
+    def get(self, coverage_id: int) -> CoverageMap | None:
+        """The map with this id."""
+        with self._lock:
+            return self._maps.get(coverage_id)
+
+    def first(self) -> CoverageMap | None:
+        """The map that came first: the one that a page without further choice shows."""
+        with self._lock:
+            return next(iter(self._maps.values()), None)
+
+    def add(self, coverage_map: CoverageMap) -> None:
+        """Publish a finished map."""
+        with self._lock:
+            self._maps[coverage_map.coverage_id] = coverage_map
+        self.notify()
+
+    def add_entry_point(self, coverage_id: int, addr: int) -> bool:
+        """Add the test at ``addr`` to its map, once; False if that map is not there (yet).
+
+        InputError if the map has no source location for it.
+        """
+        coverage_map = self.get(coverage_id)
+        if coverage_map is None:
+            return False
+        index = coverage_map.find_entry_point(addr)
+        if index not in coverage_map.entry_points:
+            coverage_map.entry_points += (index,)
+            self.notify()
+        return True
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` after each change from now on."""
+        with self._lock:
+            self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Stop calling ``watcher``."""
+        with self._lock:
+            self._watchers.discard(watcher)
+
+    def notify(self) -> None:
+        """Call all watchers."""
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher()
+
+    def close(self) -> None:
+        """Close the coverage files of all maps."""
+        with self._lock:
+            maps = list(self._maps.values())
+        for coverage_map in maps:
+            coverage_map.close()
+
+
+def coverage_run(
+    queue: MsgQueue,
+    coverage_files: CoverageFiles,
+    now: Callable[[], int],
+    on_error: Callable[[FuzzServerError], None],
+) -> None:
+    """Work through the queue until it is closed (Zig: ``coverageRun``).
+
+    Entry points whose map is missing, because it comes later or failed to load, are kept for it.
+    Errors are logged, then handed to ``on_error``; no message can end the thread.
+    """
+    waiting: dict[int, list[int]] = {}
+    while (messages := queue.take_all()) is not None:
+        for msg in messages:
+            try:
+                if isinstance(msg, CoverageMsg):
+                    _on_coverage(msg, coverage_files, now, waiting)
+                else:
+                    _on_entry_point(msg, coverage_files, waiting)
+            except FuzzServerError as error:
+                log.error("%s", error)
+                on_error(error)
+            except Exception as error:  # A fault of ours must not take the thread down with it.
+                log.exception("coverage message %r failed", msg)
+                on_error(FuzzServerError(f"internal error: {error!r}"))
+
+
+def _on_coverage(
+    msg: CoverageMsg, coverage_files: CoverageFiles, now: Callable[[], int], waiting: dict[int, list[int]]
+) -> None:
+    # Several workers fuzz the same executable: its one coverage file tells of all of them.
+    if coverage_files.get(msg.coverage_id) is not None:
+        return
+    try:
+        coverage_map = prepare_tables(msg.run, msg.coverage_id, now())
+    except FuzzServerError as error:
+        kept = waiting.get(msg.coverage_id, [])
+        note = f" ({len(kept)} entry points wait for it)" if kept else ""
+        raise FuzzServerError(
+            f"step '{msg.run.name}': failed to prepare code coverage tables: {error}{note}"
+        ) from error
+    coverage_files.add(coverage_map)
+    for addr in waiting.pop(msg.coverage_id, []):
+        _on_entry_point(EntryPointMsg(msg.coverage_id, addr), coverage_files, waiting)
+
+
+def _on_entry_point(msg: EntryPointMsg, coverage_files: CoverageFiles, waiting: dict[int, list[int]]) -> None:
+    if not coverage_files.add_entry_point(msg.coverage_id, msg.addr):
+        waiting.setdefault(msg.coverage_id, []).append(msg.addr)
+        log.info("entry point 0x%x waits for coverage map %s", msg.addr, coverage_file_name(msg.coverage_id))

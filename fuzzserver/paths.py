@@ -1,0 +1,28 @@
+"""Where our own files are: the page, the example, the cache."""
+
+import os
+from pathlib import Path
+
+__all__ = ["default_cache_dir", "example", "lib_dir"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def lib_dir() -> Path:
+    """The folder whose ``fuzzer/web/`` holds the page.
+
+    An installed package has it inside; in a checkout it lies beside the package.
+    """
+    installed = _PACKAGE / "lib"
+    return installed if installed.is_dir() else _PACKAGE.parent / "lib"
+
+
+def example() -> Path:
+    """The fuzz tests that ship with the package."""
+    return _PACKAGE / "example" / "fuzz_example.zig"
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/fuzzserver``, else ``~/.cache/fuzzserver``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "fuzzserver"

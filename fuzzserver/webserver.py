@@ -1,0 +1,213 @@
+"""The wiring: all stages of the server in the order in which data flows through them.
+
+This is the one module that knows every layer, and what a build driver uses.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+from fuzzserver import paths
+from fuzzserver.coverage.coverage_map import debug_info_sources
+from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run
+from fuzzserver.errors import FuzzServerError, InputError
+from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.web.server import HttpServer, Site
+from fuzzserver.web.session import Status
+from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.installation import Zig, find_zig
+from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
+
+__all__ = ["WebServer"]
+
+BUILD_WAIT = 120.0
+"""Seconds that a request for the sources waits for the build that finds out what they are."""
+
+
+class WebServer:
+    """Shows the coverage of running fuzzers to browsers (Zig: ``WebServer``).
+
+    A build driver starts it, tells it of its steps, and posts what its workers say::
+
+        with WebServer() as web_server:
+            step = FuzzRunStep("parser", rebuilt_executable, cache_root, inputs)
+            web_server.add_step(step)
+            web_server.post(CoverageMsg(coverage_id, step))
+            web_server.post(EntryPointMsg(coverage_id, address))
+
+    All methods may be called from any thread. Several servers may run in one process. Nothing is
+    printed and no signal is handled; logging goes to the loggers below ``fuzzserver``.
+    """
+
+    def __init__(
+        self,
+        *,
+        fuzz_run_steps: tuple[FuzzRunStep, ...] = (),
+        listen_address: tuple[str, int] = ("127.0.0.1", 0),
+        zig: Zig | None = None,
+        lib_dir: Path | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """Nothing runs before ``start``.
+
+        Args:
+            fuzz_run_steps: what is fuzzed, as far as it is known; ``add_step`` adds more.
+            listen_address: host and port; port 0 picks a free one.
+            zig: the compiler for the page's wasm; by default the one of the environment.
+            lib_dir: the folder whose ``fuzzer/web/`` is served; by default our own page.
+            cache_dir: where compiled wasm is kept; by default ``~/.cache/fuzzserver``.
+
+        Raises ZigNotFound if there is no compiler.
+        """
+        self._base_timestamp = time.monotonic_ns()
+        self._listen_address = listen_address
+        self._lib_dir = (lib_dir or paths.lib_dir()).absolute()
+        self._compile_client = ZigCompileClient(
+            zig or Zig(find_zig()), (cache_dir or paths.default_cache_dir()).absolute()
+        )
+        self._wasm_builds = _SharedBuilds()
+        self.coverage_files = CoverageFiles()
+        self._msg_queue = MsgQueue()
+        # Guards ``_fuzz_run_steps`` and ``_status``; notified when either changes.
+        self._condition = threading.Condition()
+        self._fuzz_run_steps = list(fuzz_run_steps)
+        self._status = Status("waiting", "Waiting for a fuzzer to report its coverage.")
+        self._http_server: HttpServer | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+
+    def start(self) -> None:
+        """Listen, and start all threads. InputError if the address cannot be listened on."""
+        host, port = self._listen_address
+        site = Site(
+            lib_dir=self._lib_dir,
+            build_wasm=self._build_wasm,
+            sources=self._sources,
+            coverage_files=self.coverage_files,
+            now=self.now,
+            status=lambda: self._status,
+        )
+        try:
+            self._http_server = HttpServer((host, port), site)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot listen on {host} port {port}: {reason}") from error
+        self._threads = [
+            threading.Thread(
+                target=coverage_run,
+                args=(self._msg_queue, self.coverage_files, self.now, self._on_coverage_error),
+                name="coverage",
+                daemon=True,
+            ),
+            threading.Thread(target=self._http_server.serve_forever, args=(0.1,), name="http", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._http_server is not None, "the server was not started"
+        return self._http_server.server_port
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        host = self._listen_address[0]
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    def now(self) -> int:
+        """The server's clock: nanoseconds since it was made."""
+        return time.monotonic_ns() - self._base_timestamp
+
+    def post(self, msg: Msg) -> None:
+        """Hand a message of a fuzz worker to the coverage thread."""
+        self._msg_queue.post(msg)
+
+    def add_step(self, step: FuzzRunStep) -> None:
+        """Serve the sources of one more step."""
+        with self._condition:
+            self._fuzz_run_steps.append(step)
+
+    def set_status(self, state: str, text: str) -> None:
+        """Tell the page what goes on; see ``Status`` for the states."""
+        with self._condition:
+            self._status = Status(state, text)
+            self._condition.notify_all()
+        self.coverage_files.notify()
+
+    def _on_coverage_error(self, error: FuzzServerError) -> None:
+        with self._condition:
+            status = self._status
+        self.set_status(status.state, f"{status.text}\n{error}".strip())
+
+    def _sources(self) -> list[SourcePath]:
+        """The inputs of all steps. While a build finds out what they are, this waits for it."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._status.state != "building" or self._stopped, BUILD_WAIT)
+            steps = list(self._fuzz_run_steps)
+        found: list[SourcePath] = []
+        for step in steps:
+            found += debug_info_sources(step) if step.inputs is None else step.inputs
+        return found
+
+    def _build_wasm(self, optimize_mode: str) -> Path:
+        mode = cast(OptimizeMode, optimize_mode)
+        return self._wasm_builds.run(
+            mode, lambda: build_wasm_binary(self._compile_client, self._lib_dir, mode)
+        )
+
+    def stop(self) -> None:
+        """End compiles, connections and threads, and close all files. May be called twice."""
+        with self._condition:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._condition.notify_all()
+        self._compile_client.stop()
+        self._msg_queue.close()
+        if self._http_server is not None:
+            self._http_server.stop()
+        for thread in self._threads:
+            thread.join()
+        self.coverage_files.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _SharedBuilds:
+    """Simultaneous requests for the same build share one run of it."""
+
+    def __init__(self) -> None:
+        # Guards ``_running``.
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[Path]] = {}
+
+    def run(self, key: str, build: Callable[[], Path]) -> Path:
+        """The result of ``build``, or of the run of it that is under way for ``key``."""
+        with self._lock:
+            running = self._running.get(key)
+            if running is None:
+                future = self._running[key] = Future()
+        if running is not None:
+            return running.result()
+        try:
+            future.set_result(build())
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._running[key]
+        return future.result()

@@ -1,0 +1,189 @@
+"""One compile through the compiler's server protocol (Zig: ``buildWasmBinary``, ``evalZigProcess``).
+
+The compiler is started with ``--listen=-``, told ``update`` and ``exit``, and read to the end: its
+version, the files that it read, where the result is, and the errors.
+"""
+
+import logging
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzzserver.errors import (
+    CompileErrors,
+    MessageError,
+    ZigNotFound,
+    ZigProcessFailed,
+    ZigProtocolVersionMismatch,
+    ZigTimeout,
+)
+from fuzzserver.step import SourcePath
+from fuzzserver.wire.error_bundle import ErrorBundle
+from fuzzserver.wire.messages import (
+    ClientTag,
+    EmitDigest,
+    FileSystemInput,
+    Message,
+    MessageReader,
+    PathPrefix,
+    ServerTag,
+    client_message,
+    parse_emit_bin_path,
+    parse_file_system_inputs,
+)
+from fuzzserver.zig.installation import Zig
+from fuzzserver.zig.process import ChildGroup, ChildTimeout, PipedChild, describe_exit
+
+__all__ = ["CompileResult", "ZigCompileClient"]
+
+log = logging.getLogger(__name__)
+compiler_log = logging.getLogger("fuzzserver.compiler")
+"""What compilers write on stderr, as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompileResult:
+    """What one successful compile gave."""
+
+    output_dir: Path
+    """Holds the artifact under the name that ``--name`` gave it."""
+    cache_hit: bool
+    inputs: tuple[SourcePath, ...]
+    """The files that the compiler read, without whole folders."""
+
+
+class ZigCompileClient:
+    """Runs compiles, from any number of threads. ``stop`` ends those that run."""
+
+    def __init__(self, zig: Zig, global_cache_dir: Path) -> None:
+        """``global_cache_dir`` is passed to every compile; what projects share lies there."""
+        self.zig = zig
+        self.global_cache_dir = global_cache_dir
+        self._children = ChildGroup()
+
+    def compile(self, args: Sequence[str], cache_dir: Path, cwd: Path | None = None) -> CompileResult:
+        """Run ``zig *args --listen=-`` in ``cwd``.
+
+        ``args`` begin with the subcommand; ``cache_dir`` is what they name as
+        ``--cache-dir``. Raises a ZigError, CompileErrors if the source is at fault.
+        """
+        cwd = cwd or Path.cwd()
+        argv = [str(self.zig.path), *args, "--listen=-"]
+        command = shlex.join(argv)
+        self.zig.check_supported()
+        session = _Session(self.zig.version, cache_dir, cwd)
+        try:
+            with self._children.spawn(argv, cwd) as child:
+                status = self._run(child, session, command)
+        except OSError as error:
+            raise ZigNotFound(f"cannot start Zig compiler '{self.zig.path}': {error}") from error
+        finally:
+            session.flush_stderr()
+        if status < 0:
+            raise ZigProcessFailed(
+                f"the following command terminated unexpectedly ({describe_exit(status)}):\n{command}"
+            )
+        if status > 0:
+            raise ZigProcessFailed(
+                f"{session.stderr_text()}the following command exited with error code {status}:\n{command}"
+            )
+        if session.error_bundle.messages:
+            log.error(
+                "the following command failed with %d compilation errors:\n%s",
+                len(session.error_bundle.messages),
+                command,
+            )
+            raise CompileErrors(session.error_bundle.render())
+        if session.output_dir is None:
+            raise ZigProcessFailed(f"child process failed to report result\n{command}")
+        return CompileResult(
+            session.output_dir, session.cache_hit, self._source_paths(session, cache_dir, cwd)
+        )
+
+    def _run(self, child: PipedChild, session: "_Session", command: str) -> int:
+        deadline = time.monotonic() + self.zig.timeout
+        reader = MessageReader()
+        child.send(client_message(ClientTag.UPDATE) + client_message(ClientTag.EXIT))
+        try:
+            for name, data in child.output(deadline):
+                if name == "stderr":
+                    session.stderr += data
+                    continue
+                for message in reader.feed(data):
+                    session.handle(message)
+            reader.finish()
+            return child.wait(max(0.1, deadline - time.monotonic()))
+        except ChildTimeout:
+            raise ZigTimeout(
+                f"the following command did not end in {self.zig.timeout:g} s and was ended "
+                f"(--zig-timeout sets the limit):\n{command}"
+            ) from None
+        except MessageError as error:
+            if self._children.stopped:
+                raise ZigProcessFailed(f"the following command was stopped:\n{command}") from error
+            raise ZigProcessFailed(
+                f"{session.stderr_text()}the following command broke its protocol ({error}):\n{command}"
+            ) from error
+
+    def _source_paths(self, session: "_Session", cache_dir: Path, cwd: Path) -> tuple[SourcePath, ...]:
+        roots = {
+            PathPrefix.CWD: str(cwd),
+            PathPrefix.ZIG_LIB: str(self.zig.lib_dir),
+            PathPrefix.LOCAL_CACHE: str(cache_dir),
+            PathPrefix.GLOBAL_CACHE: str(self.global_cache_dir),
+        }
+        return tuple(
+            SourcePath(roots[item.prefix], item.sub_path) for item in session.inputs if item.sub_path
+        )
+
+    def stop(self) -> None:
+        """End all compiles; those who wait for them get a ZigError."""
+        self._children.stop()
+
+
+class _Session:
+    """What the messages of one compile said so far."""
+
+    def __init__(self, version: str, cache_dir: Path, cwd: Path) -> None:
+        self._version = version
+        self._cache_dir = cache_dir
+        self._cwd = cwd
+        self.error_bundle = ErrorBundle()
+        self.output_dir: Path | None = None
+        self.cache_hit = False
+        self.inputs: list[FileSystemInput] = []
+        self.stderr = bytearray()
+
+    def handle(self, message: Message) -> None:
+        """Take in one message; other tags than these are none of our business."""
+        match message.tag:
+            case ServerTag.ZIG_VERSION:
+                server_version = message.body.decode("utf-8", "replace")
+                if server_version != self._version:
+                    raise ZigProtocolVersionMismatch(
+                        f"Zig protocol version mismatch: 'zig version' says '{self._version}', "
+                        f"the compiler server says '{server_version}'"
+                    )
+            case ServerTag.ERROR_BUNDLE:
+                self.error_bundle = ErrorBundle.parse(message.body)
+            case ServerTag.EMIT_DIGEST if len(message.body) == EmitDigest.SIZE:
+                emit_digest = EmitDigest.parse(message.body)
+                self.cache_hit = emit_digest.cache_hit
+                self.output_dir = self._cache_dir / "o" / emit_digest.digest.hex()
+            case ServerTag.EMIT_DIGEST:
+                self.cache_hit, path = parse_emit_bin_path(message.body)
+                self.output_dir = (self._cwd / path).parent
+            case ServerTag.FILE_SYSTEM_INPUTS:
+                self.inputs = parse_file_system_inputs(message.body)
+
+    def stderr_text(self) -> str:
+        """What the compiler wrote on stderr, ending in a line break unless empty."""
+        text = self.stderr.decode("utf-8", "replace").strip()
+        return text + "\n" if text else ""
+
+    def flush_stderr(self) -> None:
+        """Pass the compiler's stderr on."""
+        if text := self.stderr_text():
+            compiler_log.warning("%s", text.rstrip("\n"))

@@ -1,0 +1,52 @@
+"""The page's wasm, built by the user's own compiler (Zig: ``buildWasmBinary`` of ``WebServer.zig``)."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from fuzzserver.zig.compile_client import ZigCompileClient
+
+__all__ = ["OptimizeMode", "build_wasm_binary"]
+
+log = logging.getLogger(__name__)
+
+OptimizeMode = Literal["Debug", "ReleaseFast"]
+
+FUZZER_BIN_NAME = "fuzzer"
+FUZZER_ARCH_OS_ABI = "wasm32-freestanding"
+FUZZER_CPU_FEATURES = (
+    "baseline+atomics+bulk_memory+multivalue+mutable_globals+nontrapping_fptoint+reference_types+sign_ext"
+)
+
+
+def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: OptimizeMode) -> Path:
+    """Compile ``<lib_dir>/fuzzer/web/main.zig`` and return the path of the wasm file.
+
+    The two modules that find identifiers and render source come from the compiler's own ``lib``.
+    The compiler keeps the result in its cache: without changes this takes a few milliseconds.
+    """
+    cache_dir = client.global_cache_dir
+    docs = client.zig.lib_dir / "docs" / "wasm"
+    result = client.compile(
+        [
+            "build-exe",
+            "-fno-entry",
+            *("-O", optimize_mode),
+            *("-target", FUZZER_ARCH_OS_ABI),
+            *("-mcpu", FUZZER_CPU_FEATURES),
+            *("--cache-dir", str(cache_dir)),
+            *("--global-cache-dir", str(cache_dir)),
+            *("--name", FUZZER_BIN_NAME),
+            "-rdynamic",
+            "-fsingle-threaded",
+            *("--dep", "Walk", "--dep", "html_render"),
+            f"-Mroot={lib_dir / 'fuzzer' / 'web' / 'main.zig'}",
+            f"-MWalk={docs / 'Walk.zig'}",
+            *("--dep", "Walk"),
+            f"-Mhtml_render={docs / 'html_render.zig'}",
+        ],
+        cache_dir,
+    )
+    if not result.cache_hit:
+        log.info("source changes detected; rebuilt wasm component")
+    return result.output_dir / f"{FUZZER_BIN_NAME}.wasm"

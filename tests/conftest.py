@@ -1,0 +1,77 @@
+"""Fixtures: the compiler, projects built with it, and running servers."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuzzserver.webserver import WebServer
+from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.installation import Zig, find_zig
+from tests.projects import FuzzedPair, fuzz_for_a_moment, write_project
+
+
+@pytest.fixture(scope="session")
+def zig() -> Zig:
+    """The compiler of the environment."""
+    return Zig(find_zig())
+
+
+@pytest.fixture(scope="session")
+def work(pytestconfig: pytest.Config) -> Path:
+    """A folder that outlives the run, so that what is built need not be built again."""
+    return Path(pytestconfig.cache.mkdir("work")).resolve()
+
+
+@pytest.fixture(scope="session")
+def zig_cache(work: Path) -> Path:
+    """The compiler's global cache."""
+    return work / "zig-cache"
+
+
+@pytest.fixture(scope="session")
+def client(zig: Zig, zig_cache: Path) -> ZigCompileClient:
+    """Compiles into the shared cache."""
+    return ZigCompileClient(zig, zig_cache)
+
+
+@pytest.fixture(scope="session")
+def project_root(work: Path) -> Path:
+    """The root source file of a project with two fuzz tests."""
+    return write_project(work / "project")
+
+
+@pytest.fixture(scope="session")
+def debug_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+    """A Debug build and its coverage file."""
+    return fuzz_for_a_moment(client, project_root)
+
+
+@pytest.fixture(scope="session")
+def safe_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+    """A ReleaseSafe build, which has placeholder PCs, and its coverage file."""
+    return fuzz_for_a_moment(client, project_root, "-OReleaseSafe")
+
+
+@pytest.fixture(scope="session")
+def small_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+    """A ReleaseSmall build, which has no debug info, and its coverage file."""
+    return fuzz_for_a_moment(client, project_root, "-OReleaseSmall")
+
+
+@pytest.fixture
+def web_server(zig: Zig, zig_cache: Path) -> Iterator[WebServer]:
+    """A started server without any step."""
+    with WebServer(zig=zig, cache_dir=zig_cache) as server:
+        yield server
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fails the test if it leaves a thread or a file descriptor behind."""
+    threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    yield
+    assert set(threading.enumerate()) - threads == set()
+    assert len(os.listdir("/proc/self/fd")) == descriptors

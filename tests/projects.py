@@ -1,0 +1,196 @@
+"""Real Zig projects for the tests, built once and kept in pytest's cache folder."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
+from fuzzserver.fuzz.build import FuzzRoot, build_tests
+from fuzzserver.fuzz.worker import FuzzTest, fuzz_worker_run
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.abi import SeenPcsHeader, coverage_file_name
+from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.process import ChildGroup
+from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
+
+BUILD_ZIG = """
+const std = @import("std");
+pub fn build(b: *std.Build) void {
+    const tests = b.addTest(.{
+        .root_source_file = b.path("src/main.zig"),
+        .target = b.standardTargetOptions(.{}),
+        .optimize = b.standardOptimizeOption(.{}),
+    });
+    b.step("test", "run the tests").dependOn(&b.addRunArtifact(tests).step);
+}
+"""
+
+MAIN_ZIG = """
+const std = @import("std");
+const parser = @import("parser.zig");
+
+fn fuzzSum(_: void, input: []const u8) anyerror!void {
+    std.mem.doNotOptimizeAway(parser.sum(input));
+}
+
+fn fuzzDepth(_: void, input: []const u8) anyerror!void {
+    std.mem.doNotOptimizeAway(parser.depth(input) catch return);
+}
+
+test "fuzz sum" {
+    try std.testing.fuzz({}, fuzzSum, .{});
+}
+
+test "fuzz depth" {
+    try std.testing.fuzz({}, fuzzDepth, .{});
+}
+
+test "plain" {
+    try std.testing.expectEqual(3, parser.sum("12"));
+}
+"""
+
+PARSER_ZIG = """
+pub fn sum(input: []const u8) u32 {
+    var total: u32 = 0;
+    for (input) |byte| {
+        switch (byte) {
+            '0'...'9' => total +%= byte - '0',
+            'a'...'f' => total +%= byte - 'a' + 10,
+            '-' => total -%= 1,
+            else => {},
+        }
+    }
+    return total;
+}
+
+pub fn depth(input: []const u8) error{Unbalanced}!u32 {
+    var open: u32 = 0;
+    var deepest: u32 = 0;
+    for (input) |byte| switch (byte) {
+        '(' => {
+            open += 1;
+            deepest = @max(deepest, open);
+        },
+        ')' => {
+            if (open == 0) return error.Unbalanced;
+            open -= 1;
+        },
+        else => {},
+    };
+    return if (open == 0) deepest else error.Unbalanced;
+}
+"""
+
+
+def write_project(folder: Path) -> Path:
+    """A project with two fuzz tests; returns its root source file."""
+    for name, text in (("build.zig", BUILD_ZIG), ("src/main.zig", MAIN_ZIG), ("src/parser.zig", PARSER_ZIG)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(textwrap.dedent(text).lstrip())
+    return folder / "src" / "main.zig"
+
+
+@dataclasses.dataclass(frozen=True)
+class FuzzedPair:
+    """An executable that was fuzzed for a moment, and its coverage file, now at rest."""
+
+    executable: Path
+    coverage_file: Path
+    coverage_id: int
+    entry_points: tuple[int, ...]
+    """Addresses of the fuzz tests."""
+    step: FuzzRunStep
+    normal_executable: Path
+    """The same tests without instrumentation."""
+
+
+def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> FuzzedPair:
+    """Build the tests of ``root`` with extra compiler flags, and fuzz each until it has run 100 times."""
+    fuzz_root = FuzzRoot.find(root)
+    normal = build_tests(_WithFlags(client, flags), fuzz_root, fuzz=False)
+    instrumented = build_tests(_WithFlags(client, flags), fuzz_root, fuzz=True)
+    argv = test_runner_argv(normal.path, fuzz_root.cache_root, 1)
+    found = find_fuzz_tests(ChildGroup(), argv, fuzz_root.project)
+    step = FuzzRunStep(root.name, instrumented.path, fuzz_root.cache_root, instrumented.inputs)
+    messages: list[Msg] = []
+    for index in found.fuzz_tests:
+        _fuzz_one(FuzzTest(step, index, found.names[index]), fuzz_root, messages)
+    (coverage_id,) = {msg.coverage_id for msg in messages if isinstance(msg, CoverageMsg)}
+    return FuzzedPair(
+        executable=instrumented.path,
+        coverage_file=fuzz_root.cache_root / "v" / coverage_file_name(coverage_id),
+        coverage_id=coverage_id,
+        entry_points=tuple(msg.addr for msg in messages if isinstance(msg, EntryPointMsg)),
+        step=step,
+        normal_executable=normal.path,
+    )
+
+
+class _WithFlags(ZigCompileClient):
+    """A compile client that adds flags in front of the modules, as a build system would."""
+
+    def __init__(self, client: ZigCompileClient, flags: tuple[str, ...]) -> None:
+        super().__init__(client.zig, client.global_cache_dir)
+        self._flags = flags
+
+    def compile(self, args, cache_dir, cwd=None):
+        place = next(i for i, arg in enumerate(args) if arg.startswith("-M"))
+        return super().compile([*args[:place], *self._flags, *args[place:]], cache_dir, cwd)
+
+
+def _fuzz_one(test: FuzzTest, root: FuzzRoot, messages: list[Msg]) -> None:
+    """Run one worker until its coverage file has counted 100 more runs."""
+    children = ChildGroup()
+    start: list[int] = []
+
+    def post(msg: Msg) -> None:
+        messages.append(msg)
+        if isinstance(msg, EntryPointMsg):
+            path = test.step.coverage_file_path(msg.coverage_id)
+            start.append(n_runs(path))
+            deadline = time.monotonic() + 60
+            while n_runs(path) < start[0] + 100:
+                assert time.monotonic() < deadline, "the fuzzer does not run"
+                time.sleep(0.01)
+            children.stop()
+
+    fuzz_worker_run(children, test, root.cache_root, root.project, 1, post)
+
+
+def n_runs(coverage_file: Path) -> int:
+    """Runs that a coverage file counts."""
+    with coverage_file.open("rb") as file:
+        return SeenPcsHeader.parse(file.read(SeenPcsHeader.LAYOUT.size)).n_runs
+
+
+@contextmanager
+def zig_web_server(
+    zig: Path, project: Path, cache_dir: Path, *flags: str, lib_dir: Path | None = None
+) -> Iterator[tuple[int, int]]:
+    """Zig's own server on ``project``: ``zig build test --fuzz``. Gives (port, process id)."""
+    argv = [str(zig), "build", "test", "--fuzz", "--port", "0", *flags, "--global-cache-dir", str(cache_dir)]
+    if lib_dir is not None:
+        argv += ["--zig-lib-dir", str(lib_dir)]
+    log = project / "zig-server.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(argv, cwd=project, stderr=stderr, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while (found := re.search(r"http://127\.0\.0\.1:(\d+)/", log.read_text(errors="replace"))) is None:
+            assert process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline, "Zig's server did not start"
+            time.sleep(0.1)
+        yield int(found[1]), process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
