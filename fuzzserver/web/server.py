@@ -246,6 +246,8 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what the base class refuses: in plain text, and 405 for methods that nobody has."""
         self.close_connection = True
+        # Until a version is understood, the base class takes the client for one of 1991, which gets no head.
+        self.request_version = self.protocol_version
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self._respond(
                 HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"method not allowed", ("allow", "GET, HEAD")

@@ -1,0 +1,92 @@
+"""Talking to a server: plain HTTP, and WebSocket messages taken apart."""
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from websockets.sync.client import ClientConnection, connect
+
+from fuzzserver.wire.abi import CoverageUpdateHeader, SourceIndexHeader, ToClientTag
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to one request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def request(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return Answer(
+            response.status,
+            {name.lower(): value for name, value in response.getheaders()},
+            response.read(),
+        )
+    finally:
+        connection.close()
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """Send bytes as they are and read until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+@contextmanager
+def viewer(port: int, path: str = "/", **options) -> Iterator[ClientConnection]:
+    """A WebSocket client."""
+    with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, **options) as connection:
+        yield connection
+
+
+@dataclass
+class Seen:
+    """The latest message of each kind."""
+
+    current_time: bytes = b""
+    source_index: bytes = b""
+    coverage_update: bytes = b""
+    entry_points: bytes = b""
+    order: list[str] = field(default_factory=list)
+
+    def take(self, message: bytes) -> str:
+        """Keep a message and name its kind."""
+        kind = ToClientTag(message[0]).name.lower()
+        setattr(self, kind, message)
+        self.order.append(kind)
+        return kind
+
+    @property
+    def tables(self) -> bytes:
+        """What follows the header of the source index, whose time is never twice the same."""
+        return self.source_index[SourceIndexHeader.LAYOUT.size :]
+
+    @property
+    def update(self) -> CoverageUpdateHeader:
+        """The counters of the latest update."""
+        return CoverageUpdateHeader.parse(self.coverage_update)
+
+
+def watch(connection: ClientConnection, *kinds: str, timeout: float = 60) -> Seen:
+    """Receive until each of ``kinds`` has come (default: all that a page needs)."""
+    wanted = set(kinds or ("current_time", "source_index", "coverage_update", "entry_points"))
+    seen = Seen()
+    while wanted:
+        message = connection.recv(timeout)
+        if isinstance(message, bytes):
+            wanted.discard(seen.take(message))
+    return seen

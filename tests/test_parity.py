@@ -1,0 +1,143 @@
+"""Zig's own server and ours, side by side, on the same executable and coverage file."""
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuzzserver.coverage.coverage_map import check_inputs
+from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
+from fuzzserver.coverage.seen_pcs import SeenPcs
+from fuzzserver.errors import InputError
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.webserver import WebServer
+from fuzzserver.zig.installation import Zig
+from tests.projects import write_project, zig_web_server
+from tests.support_web import Seen, request, viewer, watch
+
+ROUTES = (
+    "/",
+    "/debug",
+    "/debug/",
+    "/main.js",
+    "/debug/main.js",
+    "/main.wasm",
+    "/debug/main.wasm",
+    "/sources.tar",
+    "/debug/sources.tar",
+    "/nothing",
+    "/main.js?x=1",
+    "/index.html",
+    "/debug/nothing",
+)
+
+
+class BothServers:
+    """Zig's server with its fuzzers ended, and ours on what they left."""
+
+    def __init__(self, zig_port: int, ours: WebServer, zig_seen: Seen) -> None:
+        self.zig_port = zig_port
+        self.ours = ours
+        self.zig_seen = zig_seen
+
+
+@pytest.fixture(scope="module", params=["Debug", "ReleaseSafe"])
+def both(request, zig: Zig, zig_cache: Path, work: Path) -> Iterator[BothServers]:
+    """Both servers, in each optimize mode."""
+    project = work / f"parity-{request.param}"
+    write_project(project)
+    with zig_web_server(zig.path, project, zig_cache, f"-Doptimize={request.param}") as (port, pid):
+        with viewer(port) as connection:
+            indexes: tuple[int, ...] = ()
+            while len(indexes) < 2:
+                message = watch(connection, "entry_points").entry_points
+                indexes = struct.unpack(f"<{len(message) // 4 - 1}I", message[4:])
+        end_fuzzers(pid)
+        with viewer(port) as connection:
+            zig_seen = watch(connection)
+        step, coverage_id = find_pair(project)
+        seen_pcs = SeenPcs(step.coverage_file_path(coverage_id))
+        with WebServer(fuzz_run_steps=(step,), zig=zig, lib_dir=zig.lib_dir, cache_dir=zig_cache) as ours:
+            ours.post(CoverageMsg(coverage_id, step))
+            for index in indexes:
+                ours.post(EntryPointMsg(coverage_id, seen_pcs.pc_addrs()[index]))
+            yield BothServers(port, ours, zig_seen)
+        seen_pcs.close()
+
+
+def end_fuzzers(build_pid: int) -> None:
+    """Kill the test processes that Zig's build runner has started, so that the file is at rest."""
+    for child in list(descendants(build_pid)):
+        executable = os.readlink(f"/proc/{child}/exe")
+        if os.path.basename(executable) == "test":
+            os.kill(child, signal.SIGKILL)
+            while state(child) not in "ZX":
+                time.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    """The state letter of a process; X if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "X"
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """All children, and theirs."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def find_pair(project: Path) -> tuple[FuzzRunStep, int]:
+    """The executable and the coverage file that belong together, among all in a project's cache."""
+    cache_root = project / ".zig-cache"
+    newest = sorted((cache_root / "v").iterdir(), key=lambda path: path.stat().st_mtime)[-1]
+    coverage_id = int.from_bytes(bytes.fromhex(newest.name), "little")
+    for executable in (cache_root / "o").glob("*/test"):
+        step = FuzzRunStep("test", executable, cache_root)
+        try:
+            check_inputs(step, coverage_id)
+            return step, coverage_id
+        except InputError:
+            continue
+    raise AssertionError("no executable fits the coverage file")
+
+
+def test_all_messages_are_equal_byte_for_byte(both: BothServers) -> None:
+    """Tables, bits and entry points are those of Zig's server, and come in the same order."""
+    with viewer(both.ours.port) as connection:
+        ours = watch(connection)
+    assert len(ours.tables) > 50_000
+    assert ours.tables == both.zig_seen.tables
+    assert ours.coverage_update == both.zig_seen.coverage_update
+    assert ours.entry_points == both.zig_seen.entry_points
+    assert len(ours.current_time) == len(both.zig_seen.current_time)
+    assert list(dict.fromkeys(ours.order)) == list(dict.fromkeys(both.zig_seen.order))
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_routes_are_equal(both: BothServers, path: str) -> None:
+    """Status, content type, cache control and, but for the tar, the body are those of Zig's server."""
+    zig, ours = request(both.zig_port, path), request(both.ours.port, path)
+    assert ours.status == zig.status
+    for name in ("content-type", "cache-control", "transfer-encoding"):
+        assert ours.headers.get(name) == zig.headers.get(name), name
+    if not path.endswith(".tar"):
+        assert ours.body == zig.body
+
+
+def test_placeholders_are_there_in_release_builds(both: BothServers) -> None:
+    """The executables of this test have what makes release builds special, or do not."""
+    step = both.ours._fuzz_run_steps[0]
+    _, coverage_id = find_pair(step.cache_root.parent)
+    seen_pcs = SeenPcs(step.coverage_file_path(coverage_id))
+    placeholders = seen_pcs.pc_addrs().count(1)
+    seen_pcs.close()
+    assert (placeholders > 0) == ("ReleaseSafe" in str(step.cache_root))
