@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -223,56 +224,33 @@ def _set_up_logging(level: str) -> None:
     log.setLevel(level.upper())
 
 
-class _Signals:
-    """SIGINT and SIGTERM end the wait of the main thread; the second one ends the process at once."""
+class _Signalled(BaseException):
+    """SIGINT or SIGTERM has come. As KeyboardInterrupt, it passes everything that handles errors."""
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.received: int | None = None
+    def __init__(self, number: int) -> None:
+        self.exit_code = ExitCode.SIGINT if number == signal.SIGINT else ExitCode.SIGTERM
 
-    def install(self) -> None:
-        """Handle the signals from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
 
-    def _handle(self, number: int, _frame: object) -> None:
-        self.received = number
-        self._event.set()
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-
-    def wake(self) -> None:
-        """End the wait for another reason than a signal."""
-        self._event.set()
-
-    def wait(self) -> None:
-        """Wait for a signal, or for ``wake``."""
-        self._event.wait()
-
-    def exit_code(self) -> ExitCode:
-        """What an end by signal means to scripts."""
-        match self.received:
-            case signal.SIGINT:
-                return ExitCode.SIGINT
-            case signal.SIGTERM:
-                return ExitCode.SIGTERM
-            case _:
-                return ExitCode.CLEAN
+def _on_signal(number: int, _frame: object) -> NoReturn:
+    """End what the main thread does, in good order; another signal ends the process at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise _Signalled(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _make_parser().parse_args(argv)
     _set_up_logging(args.log_level)
-    signals = _Signals()
-    signals.install()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
     try:
-        if args.command == "serve":
-            return _serve(args, signals)
-        return _fuzz(args, signals)
+        return _serve(args) if args.command == "serve" else _fuzz(args)
     except FuzzServerError as error:
         log.error("%s", error)
         return _error_code(error)
+    except _Signalled as signalled:
+        return signalled.exit_code
 
 
 def _error_code(error: BaseException) -> ExitCode:
@@ -331,7 +309,7 @@ def _write_port_file(path: Path, port: int) -> None:
         raise InputError(f"cannot write port file '{path}': {error.strerror}") from error
 
 
-def _serve(args: argparse.Namespace, signals: _Signals) -> int:
+def _serve(args: argparse.Namespace) -> NoReturn:
     """Show an executable and its coverage file until a signal comes."""
     sources = tuple(path for source in args.source for path in _source_paths(source)) if args.source else None
     step = FuzzRunStep(
@@ -347,8 +325,8 @@ def _serve(args: argparse.Namespace, signals: _Signals) -> int:
         web_server.post(CoverageMsg(coverage_id, step))
         for addr in args.entry_point:
             web_server.post(EntryPointMsg(coverage_id, addr))
-        signals.wait()
-        return signals.exit_code()
+        while True:
+            signal.pause()
 
 
 def _coverage_id(path: Path) -> int:
@@ -380,7 +358,7 @@ def _source_paths(source: Path) -> Iterator[SourcePath]:
         raise InputError(f"source '{source}' does not exist")
 
 
-def _fuzz(args: argparse.Namespace, signals: _Signals) -> int:
+def _fuzz(args: argparse.Namespace) -> int:
     """Build, fuzz and show until a signal comes, or the build fails."""
     zig = _zig(args)
     root = FuzzRoot.find(_demo_root(args) if args.command == "demo" else args.root)
@@ -392,48 +370,44 @@ def _fuzz(args: argparse.Namespace, signals: _Signals) -> int:
             post=web_server.post,
             set_status=web_server.set_status,
         )
-        failure: list[BaseException] = []
-        thread = threading.Thread(
-            target=_drive, args=(driver, web_server, signals, failure), name="fuzz-driver", daemon=True
-        )
+        failed: Future[Exception] = Future()
+        thread = threading.Thread(target=_drive, args=(driver, failed), name="fuzz-driver", daemon=True)
         thread.start()
         try:
-            signals.wait()
+            error = failed.result()
+        except _Signalled:
+            if driver.crashes:
+                return ExitCode.FINDINGS
+            raise
         finally:
             driver.stop()
             thread.join()
-        if driver.crashes:
-            return ExitCode.FINDINGS
-        if failure and signals.received is None:
-            return _error_code(failure[0])
-        return signals.exit_code()
+    if isinstance(error, FuzzServerError):
+        raise error
+    log.error("internal error", exc_info=error)
+    return ExitCode.INTERNAL_ERROR
+
+
+def _drive(driver: FuzzDriver, failed: "Future[Exception]") -> None:
+    """Build and start the workers; a failure ends the program."""
+    try:
+        driver.start_workers(driver.build())
+    except Exception as error:
+        failed.set_result(error)
 
 
 def _demo_root(args: argparse.Namespace) -> Path:
-    """A copy of the example: the package may lie where nobody may write."""
+    """A copy of the example: the package may lie where nobody may write.
+
+    What earlier demos found is forgotten, so that there is something to see.
+    """
     folder = _cache_dir(args) / "demo"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for findings in ("f", "v"):
+            shutil.rmtree(folder / ".zig-cache" / findings, ignore_errors=True)
         return Path(shutil.copy(paths.example(), folder))
     except OSError as error:
         raise InputError(
             f"cannot copy the example to '{folder}': {error.strerror}; --cache-dir names another"
         ) from error
-
-
-def _drive(
-    driver: FuzzDriver, web_server: WebServer, signals: _Signals, failure: list[BaseException]
-) -> None:
-    """Build and start the workers; a failure ends the program."""
-    try:
-        driver.start_workers(driver.build())
-    except Exception as error:
-        if signals.received is not None:
-            return
-        if isinstance(error, FuzzServerError):
-            log.error("%s", error)
-        else:
-            log.exception("internal error")
-        web_server.set_status("failed", str(error))
-        failure.append(error)
-        signals.wake()

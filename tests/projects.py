@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import textwrap
@@ -123,6 +124,8 @@ def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> Fuzz
     found = find_fuzz_tests(ChildGroup(), argv, fuzz_root.project)
     step = FuzzRunStep(root.name, instrumented.path, fuzz_root.cache_root, instrumented.inputs)
     messages: list[Msg] = []
+    # Each restart of this fuzzer makes the inputs that it finds there half as large again.
+    shutil.rmtree(fuzz_root.cache_root / "f", ignore_errors=True)
     for index in found.fuzz_tests:
         _fuzz_one(FuzzTest(step, index, found.names[index]), fuzz_root, messages)
     (coverage_id,) = {msg.coverage_id for msg in messages if isinstance(msg, CoverageMsg)}

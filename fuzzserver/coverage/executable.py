@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import sys
+import zlib
 from array import array
 from bisect import bisect_left
 from pathlib import Path
+from typing import BinaryIO
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -35,7 +39,7 @@ class Executable:
         """Open and check ``path``; ExecutableError says what is wrong with it."""
         self.path = path
         try:
-            self._file = path.open("rb")
+            self._file = _open_regular(path)
         except OSError as error:
             raise ExecutableError(f"cannot open executable '{path}': {error.strerror}") from error
         try:
@@ -52,7 +56,7 @@ class Executable:
     def _check_header(self) -> None:
         """Refuse what cannot work, in words; the parser's own words are about its structures."""
         head = self._file.read(_EHDR_SIZE)
-        size = self._file.seek(0, 2)
+        self._size = size = self._file.seek(0, 2)
         if size == 0:
             raise ExecutableError(f"executable '{self.path}' is empty")
         if head[:4] != b"\x7fELF":
@@ -92,16 +96,20 @@ class Executable:
     def section_data(self, name: str) -> bytes:
         """Content, decompressed if needed; ExecutableError if the file does not hold all of it."""
         section = self._sections[name]
+        size = int(section["sh_size"])
+        held = min(size, max(0, self._size - int(section["sh_offset"])))
+        if held != size:
+            raise ExecutableError(
+                f"executable '{self.path}' is truncated: section {name} has {size} bytes, "
+                f"the file holds {held} of them"
+            )
         try:
-            data = section.data()
+            return bytes(section.data())
         except (ELFError, OSError, ValueError, AssertionError) as error:
             raise ExecutableError(f"section {name} of '{self.path}' cannot be read: {error}") from error
-        if len(data) != section.data_size:
-            raise ExecutableError(
-                f"executable '{self.path}' is truncated: section {name} has {section.data_size} bytes, "
-                f"the file holds {len(data)} of them"
-            )
-        return bytes(data)
+        # A compressed section may be damaged, or claim any size.
+        except (zlib.error, OverflowError, MemoryError) as error:
+            raise ExecutableError(f"section {name} of '{self.path}' cannot be read: {error}") from error
 
     def pc_addrs(self) -> array[int] | None:
         """The instrumented points in the order of the coverage file; None without the section."""
@@ -137,6 +145,15 @@ class Executable:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ExecutableError(f"executable '{path}' is not a regular file")
+    return os.fdopen(fd, "rb")
 
 
 def check_match(executable: Executable, pcs: array[int], coverage_file: Path) -> list[str]:

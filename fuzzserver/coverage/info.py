@@ -258,6 +258,8 @@ def _line_program(dwarf: DWARFInfo, unit: CompileUnit, debug_line: bytes) -> Lin
     directories = tuple(header["include_directory"])
     if version < 5:
         directories = (comp_dir.value, *directories)
+    files = tuple(FileEntry(entry.dir_index or 0, entry.name or b"") for entry in header["file_entry"])
+    _check_names(directories, files)
     # The header's own length says where the program begins: producers may append to the header.
     offset_size = 8 if debug_line[stmt_list.value : stmt_list.value + 4] == b"\xff\xff\xff\xff" else 4
     unit_length_size = 12 if offset_size == 8 else 4
@@ -270,8 +272,17 @@ def _line_program(dwarf: DWARFInfo, unit: CompileUnit, debug_line: bytes) -> Lin
         opcode_base=header["opcode_base"],
         standard_opcode_lengths=tuple(header["standard_opcode_lengths"]),
         directories=directories,
-        files=tuple(FileEntry(entry.dir_index or 0, entry.name or b"") for entry in header["file_entry"]),
+        files=files,
         data=debug_line,
         start=prologue + header["header_length"],
         end=stmt_list.value + unit_length_size + header["unit_length"],
     )
+
+
+def _check_names(directories: tuple[bytes, ...], files: tuple[FileEntry, ...]) -> None:
+    """In damaged debug info, a name can have the form of a number, and a number that of a name."""
+    names = (*directories, *(entry.path for entry in files))
+    if not all(isinstance(name, bytes) for name in names):
+        raise DebugInfoError("line program has a directory or file whose name is no string")
+    if not all(isinstance(entry.dir_index, int) for entry in files):
+        raise DebugInfoError("line program has a file whose directory is no number")

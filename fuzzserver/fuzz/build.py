@@ -1,6 +1,7 @@
 """From a root source file to its test executable (Zig: ``rebuildInFuzzMode``)."""
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class FuzzRoot:
             raise InputError(
                 f"root source file '{path}' {'is no file' if path.exists() else 'does not exist'}"
             )
-        path = path.absolute()
+        # Not ``absolute``, which keeps ".." and with it folders that are not above the file.
+        path = Path(os.path.abspath(path))
         above = (folder for folder in path.parents if (folder / "build.zig").is_file())
         return cls(path, next(above, path.parent))
 

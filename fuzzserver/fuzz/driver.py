@@ -69,7 +69,7 @@ class FuzzDriver:
         argv = test_runner_argv(normal.path, self._root.cache_root, self._seed)
         found = find_fuzz_tests(self._children, argv, self._root.project)
         if not found.fuzz_tests:
-            others = f"; it has {len(found.names)} tests, none of which calls std.testing.fuzz"
+            others = f"; it has {_count(len(found.names), 'test')}, none of which calls std.testing.fuzz"
             raise NoFuzzTests(f"no fuzz tests found in '{self._root.path}'{others if found.names else ''}")
         self._set_status("building", f"Compiling the tests of {name} in fuzz mode ...")
         instrumented = build_tests(self._client, self._root, fuzz=True)

@@ -4,7 +4,6 @@
 ``CoverageMsg`` and an ``EntryPointMsg``, and, when the process ends, how it ended.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from fuzzserver.zig.process import ChildGroup, PipedChild, describe_exit
 from fuzzserver.zig.test_runner import test_runner_argv
 
 __all__ = ["FuzzTest", "WorkerEnd", "fuzz_worker_run"]
-
-log = logging.getLogger(__name__)
 
 MAX_STDERR = 256 * 1024
 """How much of a worker's last words is kept, in bytes."""

@@ -128,7 +128,7 @@ class Session:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             selector.register(self._connection, selectors.EVENT_READ)
-            while not self._finished():
+            while True:
                 if self._stopping.is_set() and self._closing_at is None:
                     self._close(CloseConnection(GOING_AWAY, "the server stops"))
                 if self._closing_at is None:
@@ -136,6 +136,8 @@ class Session:
                     if not self._out and time.monotonic() >= self._next_look:
                         self._look()
                 self._flush()
+                if self._finished():
+                    return
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
                 selector.modify(self._connection, wanted)
                 for key, events in selector.select(self._timeout()):

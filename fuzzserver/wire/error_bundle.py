@@ -21,6 +21,9 @@ MAX_NOTE_DEPTH = 32
 MAX_MESSAGES = 100_000
 """More messages than this are no compile errors but a loop."""
 
+MAX_SPAN = 100_000
+"""Longest line of blanks or tildes that is drawn: columns and spans are mere numbers of the sender."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTrace:
@@ -180,8 +183,10 @@ def _render_message(message: ErrorMessage, kind: str, indent: int, lines: list[s
 
 def _caret_line(src: ErrorSourceLocation) -> str:
     before = max(0, src.span_main - src.span_start)
+    blanks = max(0, src.column - before)
     after = max(0, src.span_end - src.span_main - 1)
-    return " " * max(0, src.column - before) + "~" * before + "^" + "~" * after
+    blanks, before, after = (min(length, MAX_SPAN) for length in (blanks, before, after))
+    return " " * blanks + "~" * before + "^" + "~" * after
 
 
 def _render_reference_trace(src: ErrorSourceLocation, lines: list[str]) -> None:

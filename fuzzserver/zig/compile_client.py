@@ -38,6 +38,9 @@ from fuzzserver.zig.process import ChildGroup, ChildTimeout, PipedChild, describ
 
 __all__ = ["CompileResult", "ZigCompileClient"]
 
+MAX_STDERR = 256 * 1024
+"""How much of a compiler's stderr is passed on, in bytes: its end."""
+
 log = logging.getLogger(__name__)
 compiler_log = logging.getLogger("fuzzserver.compiler")
 """What compilers write on stderr, as it is."""
@@ -78,17 +81,18 @@ class ZigCompileClient:
             with self._children.spawn(argv, cwd) as child:
                 status = self._run(child, session, command)
         except OSError as error:
+            if self._children.stopped:
+                raise ZigProcessFailed(f"the following command was stopped:\n{command}") from error
             raise ZigNotFound(f"cannot start Zig compiler '{self.zig.path}': {error}") from error
-        finally:
-            session.flush_stderr()
-        if status < 0:
-            raise ZigProcessFailed(
-                f"the following command terminated unexpectedly ({describe_exit(status)}):\n{command}"
+        if status != 0:
+            how = (
+                f"exited with error code {status}"
+                if status > 0
+                else f"terminated unexpectedly ({describe_exit(status)})"
             )
-        if status > 0:
-            raise ZigProcessFailed(
-                f"{session.stderr_text()}the following command exited with error code {status}:\n{command}"
-            )
+            raise ZigProcessFailed(f"{session.stderr_text()}the following command {how}:\n{command}")
+        if text := session.stderr_text():
+            compiler_log.warning("%s", text.rstrip("\n"))
         if session.error_bundle.messages:
             log.error(
                 "the following command failed with %d compilation errors:\n%s",
@@ -110,15 +114,18 @@ class ZigCompileClient:
             for name, data in child.output(deadline):
                 if name == "stderr":
                     session.stderr += data
+                    del session.stderr[:-MAX_STDERR]
                     continue
                 for message in reader.feed(data):
                     session.handle(message)
-            reader.finish()
-            return child.wait(max(0.1, deadline - time.monotonic()))
+            status = child.wait(max(0.1, deadline - time.monotonic()))
+            if status == 0:  # Else it is no wonder that the last message is not whole.
+                reader.finish()
+            return status
         except ChildTimeout:
             raise ZigTimeout(
-                f"the following command did not end in {self.zig.timeout:g} s and was ended "
-                f"(--zig-timeout sets the limit):\n{command}"
+                f"{session.stderr_text()}the following command did not end in {self.zig.timeout:g} s "
+                f"and was ended (--zig-timeout sets the limit):\n{command}"
             ) from None
         except MessageError as error:
             if self._children.stopped:
@@ -179,11 +186,6 @@ class _Session:
                 self.inputs = parse_file_system_inputs(message.body)
 
     def stderr_text(self) -> str:
-        """What the compiler wrote on stderr, ending in a line break unless empty."""
+        """The end of what the compiler wrote on stderr, with a line break unless it is empty."""
         text = self.stderr.decode("utf-8", "replace").strip()
         return text + "\n" if text else ""
-
-    def flush_stderr(self) -> None:
-        """Pass the compiler's stderr on."""
-        if text := self.stderr_text():
-            compiler_log.warning("%s", text.rstrip("\n"))

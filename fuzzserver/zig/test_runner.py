@@ -7,7 +7,8 @@ result. In the second phase the executable built in fuzz mode is told to fuzz on
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def find_fuzz_tests(children: ChildGroup, argv: list[str], cwd: Path) -> FoundTe
     next_test = 0
     while True:
         try:
-            with children.spawn(argv, cwd) as child:
-                next_test = _run_tests(_Conversation(child), found, next_test)
-        except (OSError, TestRunnerError) as error:
+            with children.spawn(argv, cwd) as child, closing(_Conversation(child)) as conversation:
+                next_test = _run_tests(children, conversation, found, next_test)
+        except (OSError, MessageError, TestRunnerError) as error:
             raise TestRunnerError(f"test executable '{argv[0]}': {error}") from error
         if next_test >= len(found.names):
             return found
@@ -92,7 +93,11 @@ class _Conversation:
         stderr = self._stderr.decode("utf-8", "replace").strip()
         raise TestRunnerError(f"{status}{': ' if stderr else ''}{stderr}")
 
-    def _receive(self) -> Iterator[Message]:
+    def close(self) -> None:
+        """Release what waits for the pipes: the generator refers to us, and so would linger."""
+        self._messages.close()
+
+    def _receive(self) -> Generator[Message, None, None]:
         for name, data in self._child.output(lambda: self._deadline):
             if name == "stderr":
                 self._stderr += data
@@ -100,7 +105,7 @@ class _Conversation:
                 yield from self._reader.feed(data)
 
 
-def _run_tests(child: _Conversation, found: FoundTests, next_test: int) -> int:
+def _run_tests(children: ChildGroup, child: _Conversation, found: FoundTests, next_test: int) -> int:
     """Run tests from ``next_test`` on; returns the test to go on with in a new process."""
     metadata = child.ask(client_message(ClientTag.QUERY_TEST_METADATA), ServerTag.TEST_METADATA)
     found.names = TestMetadata.parse(metadata).names
@@ -108,6 +113,8 @@ def _run_tests(child: _Conversation, found: FoundTests, next_test: int) -> int:
         try:
             answer = child.ask(client_message(ClientTag.RUN_TEST, index), ServerTag.TEST_RESULTS)
         except TestRunnerError as error:
+            if children.stopped:
+                raise TestRunnerError("was stopped") from error
             log.warning(
                 "test '%s' %s; it cannot be told whether it is a fuzz test", found.names[index], error
             )

@@ -1,0 +1,453 @@
+"""The command line: the program as users and scripts start it."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from websockets.sync.client import connect
+
+from fuzzserver.version import __version__
+from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SeenPcsHeader, ToClientTag
+from fuzzserver.zig.installation import Zig
+from tests.projects import FuzzedPair, write_project
+from tests.support_web import request
+from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_zig_cli import LISTENING, REPOSITORY, run_cli, running
+from tests.support_zig_fake import calls, compile_calls, fake_zig
+from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, forget_corpus, write
+
+COMMON_OPTIONS = {
+    "--help",
+    "--host",
+    "--port",
+    "--port-file",
+    "--zig",
+    "--zig-timeout",
+    "--lib-dir",
+    "--cache-dir",
+    "--log-level",
+    "--version",
+}
+OPTIONS = {
+    "demo": COMMON_OPTIONS,
+    "run": COMMON_OPTIONS,
+    "serve": COMMON_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
+}
+
+
+def serve_args(pair: FuzzedPair, *more: object) -> list[object]:
+    """The arguments that show ``pair``."""
+    return ["serve", "--executable", pair.executable, "--coverage", pair.coverage_file, *more]
+
+
+def messages_until(port: int, tag: ToClientTag, condition: Callable[[bytes], bool] = bytes.__len__) -> bytes:
+    """The first message with ``tag`` for which ``condition`` holds that a page is sent."""
+    with connect(f"ws://127.0.0.1:{port}/", max_size=None, proxy=None) as web_socket:
+        while True:
+            message = web_socket.recv(timeout=WAIT)
+            if message[0] == tag and condition(message):
+                return message
+
+
+class TestServe:
+    """Showing what is there."""
+
+    def test_first_lines(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """The first line says where the page is, the second how to get the same port again."""
+        with running(tmp_path, *serve_args(debug_pair, "--port", 0)) as cli:
+            cli.wait_for_line("hint")
+            port = LISTENING.fullmatch(cli.lines[0])[1]
+            assert cli.lines[1] == f"info: hint: pass --port {port} to use this same port next time"
+            assert request(int(port), "/").status == 200
+
+    def test_given_port(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """A port that was asked for is taken, without a hint."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with running(tmp_path, *serve_args(debug_pair, "--port", port)) as cli:
+            assert cli.port() == port
+            assert request(port, "/main.js").status == 200
+            assert cli.end() == 130
+            assert "hint" not in cli.text()
+
+    def test_port_file(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """The port file holds the number of a port that answers, and nothing is left beside it."""
+        folder = tmp_path / "ports"
+        folder.mkdir()
+        (folder / "port").write_text("an old one")
+        with running(tmp_path, *serve_args(debug_pair, "--port-file", "ports/port")) as cli:
+            port = cli.port()
+            eventually(lambda: (folder / "port").read_text() == f"{port}\n", "there is no port file")
+            assert [path.name for path in folder.iterdir()] == ["port"]
+            assert (folder / "port").stat().st_mode & 0o777 == 0o644
+
+    def test_page_and_coverage(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """The page is served, and its WebSocket brings the tables of the executable."""
+        with running(tmp_path, *serve_args(debug_pair)) as cli:
+            page = request(cli.port(), "/main.js")
+            assert (page.status, page.headers["content-type"]) == (200, "application/javascript")
+            assert b"main.zig" in messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+            sources = request(cli.port(), "/sources.tar")
+            assert b"fuzzDepth" in sources.body
+
+    def test_entry_points(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """Entry points may be given in decimal and in hexadecimal, and both arrive."""
+        first, second = debug_pair.entry_points
+        args = serve_args(debug_pair, "--entry-point", first, "--entry-point", f"0X{second:X}")
+        with running(tmp_path, *args) as cli:
+            message = messages_until(
+                cli.port(), ToClientTag.ENTRY_POINTS, lambda data: EntryPointHeader.parse(data).locs_len == 2
+            )
+            assert len(message) == EntryPointHeader.LAYOUT.size + 2 * 4
+
+    def test_renamed_coverage_file(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """A coverage file may have any name."""
+        (tmp_path / "copy").write_bytes(debug_pair.coverage_file.read_bytes())
+        with running(tmp_path, "serve", "--executable", debug_pair.executable, "--coverage", "copy") as cli:
+            assert messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+
+    def test_sources(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """Only the sources that are named are shown: files, and folders without what is hidden."""
+        write(tmp_path / "one", shown="// first file")
+        write(tmp_path / "one" / ".git", hidden="// hidden file")
+        single = write(tmp_path / "two", single="// single file", other="// other file")
+        args = serve_args(debug_pair, "--source", "one", "--source", single)
+        with running(tmp_path, *args) as cli:
+            tar = request(cli.port(), "/sources.tar").body
+        found = set(re.findall(rb"// (\w+) file", tar))
+        assert found == {b"first", b"single"}
+
+    def test_other_page(self, debug_pair: FuzzedPair, zig: Zig, tmp_path) -> None:
+        """Zig's own page can be served."""
+        with running(tmp_path, *serve_args(debug_pair, "--lib-dir", zig.lib_dir)) as cli:
+            page = (zig.lib_dir / "fuzzer" / "web" / "main.js").read_bytes()
+            assert request(cli.port(), "/main.js").body == page
+
+    def test_log_level(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """A script that reads the port file may ask for silence."""
+        port_file = tmp_path / "port"
+        with running(
+            tmp_path, *serve_args(debug_pair, "--log-level", "error", "--port-file", port_file)
+        ) as cli:
+            eventually(port_file.exists, "there is no port file")
+            assert cli.end() == 130
+            assert cli.lines == []
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_signals(self, debug_pair: FuzzedPair, tmp_path, number: int, code: int) -> None:
+        """Both signals end the program, with a client connected, and tell by the exit code which it was."""
+        with running(tmp_path, *serve_args(debug_pair)) as cli:
+            with connect(f"ws://127.0.0.1:{cli.port()}/", max_size=None, proxy=None) as web_socket:
+                web_socket.recv(timeout=WAIT)
+                assert cli.end(number) == code
+            assert "Traceback" not in cli.text()
+
+
+class TestRun:
+    """Fuzzing."""
+
+    def test_coverage_appears(self, zig_cache: Path, work: Path, tmp_path) -> None:
+        """From a root file to coverage that grows in a browser; the end leaves no process."""
+        root = write_project(work / "cli-project")
+        forget_corpus(work / "cli-project")
+        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
+            port = cli.port()
+            assert b"parser.zig" in messages_until(port, ToClientTag.SOURCE_INDEX)
+            messages_until(
+                port, ToClientTag.ENTRY_POINTS, lambda data: EntryPointHeader.parse(data).locs_len == 2
+            )
+            first = CoverageUpdateHeader.parse(messages_until(port, ToClientTag.COVERAGE_UPDATE)).n_runs
+            messages_until(
+                port,
+                ToClientTag.COVERAGE_UPDATE,
+                lambda data: CoverageUpdateHeader.parse(data).n_runs > first,
+            )
+            cli.wait_for_line("^info: fuzzing 'main.test.fuzz sum', 'main.test.fuzz depth'$")
+            assert cli.end() == 130
+        assert processes_naming(str(work / "cli-project")) == []
+        assert "error" not in cli.text()
+
+    def test_crash(self, zig_cache: Path, work: Path, tmp_path) -> None:
+        """A crash is told with its trace; the page stays up until the end, whose exit code tells of it."""
+        root = write(work / "cli-crash", crash=CRASHING_FUZZ)
+        forget_corpus(work / "cli-crash")
+        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
+            cli.wait_for_line("panic: the input is too long$")
+            cli.wait_for_line("^error: fuzz worker for 'crash.test.fuzz long' was ended by signal SIGABRT$")
+            cli.wait_for_line("^error: all fuzz workers crashed$")
+            assert messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+            assert cli.end() == 3
+
+    def test_compile_errors(self, zig_cache: Path, tmp_path) -> None:
+        """Errors in the source end the program with the compiler's words, as it prints them."""
+        write(tmp_path, main=BROKEN + "test { main(); }")
+        done = run_cli(tmp_path, "run", "main.zig", "--cache-dir", zig_cache)
+        assert done.returncode == 4
+        assert "\nerror: main.zig:4:5: error: use of undeclared identifier 'undeclared'\n" in done.stderr
+        assert "\n    undeclared();\n    ^~~~~~~~~~\n" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_fuzz_tests(self, zig_cache: Path, work: Path, tmp_path) -> None:
+        """A file without fuzz tests ends the program with its number of tests."""
+        root = write(work / "plain", plain=NO_FUZZ)
+        done = run_cli(tmp_path, "run", root, "--cache-dir", zig_cache)
+        assert done.returncode == 2
+        assert errors(done.stderr) == [
+            f"error: no fuzz tests found in '{root}'; it has 2 tests, none of which calls std.testing.fuzz"
+        ]
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_signal_while_compiling(self, tmp_path, number: int, code: int) -> None:
+        """A signal ends a compile too; that the compile was ended is no error."""
+        zig = fake_zig(tmp_path / "bin", compile="hang")
+        root = write(tmp_path, main=NO_FUZZ)
+        with running(tmp_path, "run", root, "--zig", zig.path) as cli:
+            eventually(lambda: compile_calls(zig), "the compiler does not start")
+            assert cli.end(number) == code
+            assert errors(cli.text()) == []
+        assert processes_naming(str(tmp_path / "bin")) == []
+
+    def test_signal_during_the_first_question(self, tmp_path) -> None:
+        """Ctrl-C ends the program while it still waits for the compiler's version, and the compiler too."""
+        zig = fake_zig(tmp_path / "bin", version={"hang": True})
+        with running(tmp_path, "run", write(tmp_path, main=NO_FUZZ), "--zig", zig.path) as cli:
+            eventually(lambda: calls(zig), "the compiler does not start")
+            assert cli.end() == 130
+            assert errors(cli.text()) == []
+        assert processes_naming(str(tmp_path / "bin")) == []
+
+    def test_hanging_compile(self, tmp_path) -> None:
+        """A compile that never ends is ended after --zig-timeout, and fails the build."""
+        zig = fake_zig(tmp_path / "bin", compile="hang")
+        root = write(tmp_path, main=NO_FUZZ)
+        done = run_cli(tmp_path, "run", root, "--zig", zig.path, "--zig-timeout", 2)
+        assert done.returncode == 4
+        (error,) = errors(done.stderr)
+        assert "did not end in 2 s" in error
+        assert processes_naming(str(tmp_path / "bin")) == []
+
+
+def test_demo(zig_cache: Path, tmp_path) -> None:
+    """The demo shows the example, with a copy of it below the cache folder."""
+    forget_corpus(zig_cache / "demo")
+    with running(tmp_path, "demo", "--cache-dir", zig_cache) as cli:
+        assert b"fuzz_example.zig" in messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+        copy = zig_cache / "demo" / "fuzz_example.zig"
+        assert copy.read_bytes() == (REPOSITORY / "fuzzserver" / "example" / "fuzz_example.zig").read_bytes()
+        assert b"const Calculator" in request(cli.port(), "/sources.tar").body
+        assert cli.end() == 130
+
+
+def errors(stderr: str) -> list[str]:
+    """The lines that say what is wrong."""
+    return [line for line in stderr.splitlines() if line.startswith("error: ")]
+
+
+class Bad(NamedTuple):
+    """Input that cannot be used: the command line, in shell words; what the error says; the exit code.
+
+    What stands in braces is filled in by ``test_bad_input``; other names are files of ``bad_files``.
+    """
+
+    command: str
+    error: str
+    code: int = 2
+
+
+SERVE = "serve --executable {exe} --coverage {coverage}"
+BAD_INPUT = {
+    "executable missing": Bad(
+        "serve --executable /no/exe --coverage {coverage}",
+        r"cannot open executable '/no/exe': No such file or directory",
+    ),
+    "executable empty": Bad("serve --executable empty --coverage {coverage}", "'.*empty' is empty"),
+    "executable truncated": Bad(
+        "serve --executable truncated --coverage {coverage}",
+        r"is truncated: its section headers end at byte \d+",
+    ),
+    "executable with half a header": Bad(
+        "serve --executable half-header --coverage {coverage}",
+        "is truncated: 32 bytes, the ELF header alone has 64",
+    ),
+    "executable is text": Bad(
+        "serve --executable text --coverage {coverage}", "'.*text' is not an ELF executable"
+    ),
+    "executable 32-bit": Bad("serve --executable elf32 --coverage {coverage}", "is not 64-bit"),
+    "executable big-endian": Bad("serve --executable elf-be --coverage {coverage}", "is big-endian"),
+    "executable is a folder": Bad("serve --executable {dir} --coverage {coverage}", "not a regular file"),
+    "executable without instrumentation": Bad(
+        "serve --executable {normal} --coverage {coverage}", "belongs to another executable than"
+    ),
+    "coverage missing": Bad(
+        "serve --executable {exe} --coverage /no/file", "cannot open coverage file '/no/file': No such file"
+    ),
+    "coverage empty": Bad(
+        "serve --executable {exe} --coverage empty",
+        "coverage file 'empty' is empty: no fuzzer has written it yet",
+    ),
+    "coverage too short": Bad(
+        "serve --executable {exe} --coverage short", "has a header of 24 bytes.*ends after 10"
+    ),
+    "coverage truncated": Bad(
+        "serve --executable {exe} --coverage half", r"claims \d+ PCs.* it is truncated"
+    ),
+    "coverage with trailing junk": Bad("serve --executable {exe} --coverage longer", r"claims \d+ PCs"),
+    "coverage lies about pcs_len": Bad(
+        "serve --executable {exe} --coverage lying", r"claims 18446744073709551615 PCs, which takes"
+    ),
+    "coverage of another executable": Bad(
+        "serve --executable {exe} --coverage {other}",
+        r"belongs to another executable than .* it lists \d+ PCs",
+    ),
+    "coverage is a folder": Bad("serve --executable {exe} --coverage {dir}", "is not a regular file"),
+    "coverage is a text": Bad("serve --executable {exe} --coverage text", "truncated or no coverage file"),
+    "busy port": Bad(
+        SERVE + " --port {busy}", r"cannot listen on 127\.0\.0\.1 port \d+: Address already in use"
+    ),
+    "host elsewhere": Bad(SERVE + " --host 192.0.2.1", r"cannot listen on 192\.0\.2\.1 port 0: "),
+    "host that is none": Bad(
+        SERVE + " --host no.such.host.invalid", "cannot listen on no.such.host.invalid port 0: "
+    ),
+    "zig missing": Bad(SERVE + " --zig /no/zig", "Zig compiler '/no/zig' does not exist; pip install"),
+    "zig not executable": Bad(SERVE + " --zig text", "Zig compiler 'text' is not executable"),
+    "zig is a folder": Bad(SERVE + " --zig {dir}", "is not executable"),
+    "zig of another version": Bad(SERVE + " --zig zig15/zig", r"Zig 0\.15\.2 at .* needs Zig 0\.14\.x"),
+    "zig is another program": Bad(SERVE + " --zig /bin/echo", "Zig version at '/bin/echo' is not supported"),
+    "zig fails": Bad(SERVE + " --zig zigfail/zig", "exited with code 1: out of order", 4),
+    "zig hangs": Bad(SERVE + " --zig zighang/zig --zig-timeout 1", "gave no answer in 1 s", 4),
+    "root missing": Bad("run /no/root.zig", "root source file '/no/root.zig' does not exist"),
+    "root is a folder": Bad("run {dir}", "is no file"),
+    "root not given": Bad("run", "the following arguments are required: ROOT.zig"),
+    "source missing": Bad(SERVE + " --source /no/source", "source '/no/source' does not exist"),
+    "lib-dir without a page": Bad(
+        SERVE + " --lib-dir {dir}", "has no fuzzer/web/index.html; --lib-dir takes the folder above 'fuzzer'"
+    ),
+    "port file in no folder": Bad(
+        SERVE + " --port-file /no/folder/port", "cannot write port file '/no/folder/port': No such file"
+    ),
+    "port file is a folder": Bad(SERVE + " --port-file {dir}", "cannot write port file"),
+    "port is no number": Bad("demo --port http", "argument --port: 'http' is no port"),
+    "port too large": Bad("demo --port 65536", "'65536' is no port: give a number from 0 to 65535"),
+    "port negative": Bad("demo --port=-1", "'-1' is no port"),
+    "entry point is no number": Bad(SERVE + " --entry-point main", "'main' is no address: give a decimal or"),
+    "entry point hexadecimal without 0x": Bad(SERVE + " --entry-point 10eff", "'10eff' is no address"),
+    "entry point too large": Bad(SERVE + " --entry-point 0x10000000000000000", "does not fit into 64 bits"),
+    "entry point negative": Bad(SERVE + " --entry-point=-1", "does not fit into 64 bits"),
+    "timeout zero": Bad("demo --zig-timeout 0", "'0' is no time"),
+    "timeout not a number": Bad("demo --zig-timeout nan", "'nan' is no time"),
+    "log level unknown": Bad("demo --log-level loud", "argument --log-level: invalid choice: 'loud'"),
+    "cache-dir is a file": Bad(
+        "demo --cache-dir text", "cannot copy the example to .* --cache-dir names another"
+    ),
+    "executable not given": Bad(
+        "serve --coverage {coverage}", "the following arguments are required: --executable"
+    ),
+    "coverage not given": Bad("serve --executable {exe}", "the following arguments are required: --coverage"),
+    "unknown option": Bad("demo --no-such-option", "unrecognized arguments: --no-such-option"),
+    "unknown command": Bad("dance", "invalid choice: 'dance'"),
+    "no command": Bad("", "the following arguments are required: COMMAND"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_files(debug_pair: FuzzedPair, tmp_path_factory) -> Path:
+    """A folder with everything that ``BAD_INPUT`` names."""
+    folder = tmp_path_factory.mktemp("bad")
+    executable, coverage = debug_pair.executable.read_bytes(), debug_pair.coverage_file.read_bytes()
+    header = SeenPcsHeader.parse(coverage)
+    files = {
+        "empty": b"",
+        "text": b"This is no executable, and no coverage file either.\n",
+        "truncated": executable[: len(executable) // 2],
+        "half-header": executable[:32],
+        "elf32": executable[:4] + b"\1" + executable[5:64],
+        "elf-be": executable[:5] + b"\2" + executable[6:64],
+        "short": coverage[:10],
+        "half": coverage[: len(coverage) // 2],
+        "longer": coverage + b"junk",
+        "lying": SeenPcsHeader(header.n_runs, header.unique_runs, (1 << 64) - 1).serialize() + coverage[24:],
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder").mkdir()
+    fake_zig(folder / "zig15", version={"stdout": "0.15.2\n"})
+    fake_zig(folder / "zigfail", version={"stderr": "out of order\n", "exit": 1})
+    fake_zig(folder / "zighang", version={"hang": True})
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair: FuzzedPair) -> None:
+    """Input that cannot be used ends the program with one line that says what is wrong with it."""
+    bad = BAD_INPUT[name]
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        command = bad.command.format(
+            exe=debug_pair.executable,
+            coverage=debug_pair.coverage_file,
+            normal=debug_pair.normal_executable,
+            other=safe_pair.coverage_file,
+            dir=bad_files / "folder",
+            busy=busy.getsockname()[1],
+        )
+        done = run_cli(bad_files, *shlex.split(command))
+    assert done.returncode == bad.code, done.stderr
+    *before, error = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert re.search(bad.error, error), error
+    assert done.stdout == ""
+    # Whether a port file can be written is seen when there is a port.
+    assert [line for line in before if not line.startswith("info: ")] == []
+    assert before == [] or "--port-file" in command
+    assert processes_naming(str(bad_files / "zig")) == []
+
+
+def test_port_file_in_a_read_only_place(debug_pair: FuzzedPair, tmp_path) -> None:
+    """A port file that nobody may write, not even root, is an error, and the server ends."""
+    done = run_cli(tmp_path, *serve_args(debug_pair, "--port-file", "/proc/port"))
+    assert done.returncode == 2
+    (error,) = errors(done.stderr)
+    assert error.startswith("error: cannot write port file '/proc/port': ")
+
+
+def options(text: str) -> set[str]:
+    """The options that a text names."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+def test_help(tmp_path) -> None:
+    """The help of the program names the commands and the exit codes, on stdout."""
+    done = run_cli(tmp_path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (*OPTIONS, "exit codes", "130", "143"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_of_commands(tmp_path, name: str) -> None:
+    """The help of a command names all of its options and no others."""
+    done = run_cli(tmp_path, name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert options(done.stdout) == OPTIONS[name]
+
+
+@pytest.mark.parametrize("args", [["--version"], ["run", "--version"]])
+def test_version(tmp_path, args: list[str]) -> None:
+    """The version is told on stdout."""
+    done = run_cli(tmp_path, *args)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fuzzserver {__version__}\n", "")
+
+
+def test_readme_names_every_option() -> None:
+    """The README explains each command, option and exit code."""
+    text = (REPOSITORY / "README.md").read_text()
+    assert set().union(*OPTIONS.values()) <= options(text)
+    for name in OPTIONS:
+        assert f"fuzzserver {name}" in text
+    for code in (0, 1, 2, 3, 4, 130, 143):
+        assert re.search(rf"\b{code}\b", text)

@@ -1,0 +1,210 @@
+"""The coverage map: entry points, messages, and what it shows when its file breaks."""
+
+import logging
+import os
+import struct
+from array import array
+
+import pytest
+
+from fuzzserver.coverage.coverage_map import (
+    CoverageMap,
+    check_inputs,
+    coverage_update_message,
+    prepare_tables,
+)
+from fuzzserver.coverage.seen_pcs import SeenPcs
+from fuzzserver.coverage.tables import Coverage
+from fuzzserver.errors import CoverageFileError, ExecutableError, InputError
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.abi import (
+    CoverageUpdateHeader,
+    EntryPointHeader,
+    FileIndex,
+    SourceIndexHeader,
+    SourceLocation,
+)
+from tests.support_native import coverage_bytes, hand_made_step
+
+INVALID = (0xFFFFFFFF, 0, 0)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a map by hand; a PC in ``lost`` has no source location."""
+    made: list[CoverageMap] = []
+
+    def run(pcs: list[int], lost: tuple[int, ...] = ()) -> CoverageMap:
+        path = tmp_path / "coverage"
+        path.write_bytes(coverage_bytes(pcs, seen=[0] if pcs else [], n_runs=5, unique_runs=2))
+        coverage = Coverage()
+        coverage.intern_file(b"/src", b"a.zig")
+        locations = array("I")
+        for index, pc in enumerate(pcs):
+            locations.extend(INVALID if pc in lost else (0, 10 + index, 3))
+        made.append(CoverageMap(7, SeenPcs(path), array("Q", pcs), coverage, locations, -4))
+        return made[-1]
+
+    yield run
+    for coverage_map in made:
+        coverage_map.close()
+
+
+@pytest.fixture
+def debug_map(debug_pair):
+    """The map of a fuzzed executable."""
+    coverage_map = prepare_tables(debug_pair.step, debug_pair.coverage_id, 123)
+    yield coverage_map
+    coverage_map.close()
+
+
+@pytest.mark.parametrize(
+    ("pcs", "addr", "index"),
+    [
+        ([30, 10, 20], 10, 1),
+        ([30, 10, 20], 20, 2),
+        ([30, 20, 10, 20, 20], 20, 1),
+        ([30, 20, 10, 20], 29, 1),
+        ([30, 20, 10, 20], 2**64 - 1, 0),
+        ([30, 1, 10, 1], 15, 2),
+        ([1, 2], 2, 1),
+        ([40, 20, 20], 39, 1),
+    ],
+)
+def test_entry_points_are_found(make, pcs, addr, index):
+    """An exact PC at its lowest index, else the greatest PC below at its lowest index."""
+    assert make(pcs).find_entry_point(addr) == index
+
+
+def test_placeholders_never_answer(make):
+    """Not even if some unit claims the address 1."""
+    assert make([30, 1, 10]).find_entry_point(10) == 2
+    with pytest.raises(InputError):
+        make([30, 1, 10]).find_entry_point(9)
+
+
+def test_pcs_without_a_source_location_never_answer(make):
+    """Not even if they match exactly: the next PC below stands for them."""
+    assert make([30, 10, 20], lost=(20,)).find_entry_point(20) == 1
+    assert make([30, 10, 20], lost=(20, 30)).find_entry_point(99) == 1
+
+
+@pytest.mark.parametrize(
+    ("pcs", "lost", "addr"),
+    [([30, 10], (), 9), ([30, 10], (10,), 29), ([1, 1], (), 5), ([1, 30], (), 1), ([30], (), 0)],
+)
+def test_an_entry_point_that_nothing_stands_for_is_an_error(make, pcs, lost, addr):
+    """The error names the address and the range of the PCs."""
+    with pytest.raises(InputError, match=f"entry point 0x{addr:x} among {len(pcs)} PCs") as caught:
+        make(pcs, lost).find_entry_point(addr)
+    assert f"range: 0x{min(pcs):x} to 0x{max(pcs):x}" in str(caught.value)
+
+
+def test_an_entry_point_in_an_empty_table_is_an_error(make):
+    """Zig's own server ends itself here."""
+    with pytest.raises(InputError, match="0x10: the executable has no instrumented PCs"):
+        make([]).find_entry_point(16)
+
+
+def test_entry_points_of_a_fuzzed_executable_are_its_tests(debug_map, debug_pair, project_root):
+    """The addresses that the workers report resolve to the lines of their tests."""
+    lines = project_root.read_text().splitlines()
+    found = set()
+    for addr in debug_pair.entry_points:
+        place = 3 * debug_map.find_entry_point(addr)
+        file, line, _ = debug_map.source_locations[place : place + 3]
+        assert debug_map.coverage.file_path(FileIndex(file)) == str(project_root)
+        found.add(lines[line - 1])
+    assert found == {'test "fuzz sum" {', 'test "fuzz depth" {'}
+
+
+def test_entry_points_are_found_whether_or_not_they_are_listed(debug_map, debug_pair):
+    """The address behind an entry point's own belongs to the same function."""
+    for addr in debug_pair.entry_points:
+        assert debug_map.find_entry_point(addr + 1) == debug_map.find_entry_point(addr)
+
+
+def test_the_source_index_holds_all_tables(make):
+    """Header, directories, files, locations and strings follow one another."""
+    message = make([30, 1], lost=(1,)).source_index
+    assert SourceIndexHeader.parse(message) == SourceIndexHeader(1, 1, 2, 11, -4)
+    body = message[SourceIndexHeader.LAYOUT.size :]
+    assert struct.unpack_from("<I", body) == (0,)
+    assert struct.unpack_from("<II", body, 4) == (0, 5)
+    assert SourceLocation.parse(body[12:]) == SourceLocation(FileIndex(0), 10, 3)
+    assert SourceLocation.parse(body[24:]) == SourceLocation.INVALID
+    assert body[36:] == b"/src\0a.zig\0"
+
+
+def test_the_entry_points_message_lists_indexes(make):
+    """None, then two."""
+    coverage_map = make([30, 10])
+    assert coverage_map.entry_points_message().hex() == "03000000"
+    coverage_map.entry_points = (1, 0)
+    assert coverage_map.entry_points_message().hex() == "03020000" + "01000000" + "00000000"
+    assert EntryPointHeader.parse(coverage_map.entry_points_message()).locs_len == 2
+
+
+def test_the_coverage_update_message_holds_counters_and_bits(make):
+    """Header, then the bits as they lie in the file."""
+    coverage_map = make(list(range(10, 80)))
+    message = coverage_update_message(coverage_map.read())
+    assert CoverageUpdateHeader.parse(message) == CoverageUpdateHeader(5, 2)
+    assert message[24:] == b"\x01" + bytes(15)
+    assert coverage_map.start_n_runs == 5
+
+
+def test_a_truncated_file_keeps_the_last_snapshot(make, caplog):
+    """It is logged once for each time that the file breaks, and followed again when it is whole."""
+    coverage_map = make([30, 10])
+    path = coverage_map.seen_pcs.path
+    path.write_bytes(coverage_bytes([30, 10], seen=[0, 1], n_runs=9))
+    before = coverage_map.read()
+    for broken in (1, 2):
+        os.truncate(path, 20)
+        assert coverage_map.read() is before
+        assert coverage_map.read() == before
+        errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(errors) == broken
+        assert "was truncated" in errors[-1].getMessage()
+        assert "showing what was read before" in errors[-1].getMessage()
+        path.write_bytes(coverage_bytes([30, 10], n_runs=9 + broken))
+        before = coverage_map.read()
+        assert before.n_runs == 9 + broken
+
+
+def test_a_closed_map_keeps_the_last_snapshot(make):
+    """A session that is a moment late sees what was there."""
+    coverage_map = make([30])
+    before = coverage_map.read()
+    coverage_map.close()
+    coverage_map.close()
+    assert coverage_map.read() == before
+
+
+def test_inputs_that_belong_together_are_accepted(debug_pair, nothing_left):
+    """The quick check of a good pair says nothing and leaves nothing open."""
+    check_inputs(debug_pair.step, debug_pair.coverage_id)
+
+
+def test_inputs_that_do_not_belong_together_are_refused(debug_pair, safe_pair, tmp_path, nothing_left):
+    """Quick check and tables say the same, and leave nothing open."""
+    cases = [
+        (FuzzRunStep("x", debug_pair.executable, coverage_file=safe_pair.coverage_file), CoverageFileError),
+        (FuzzRunStep("x", debug_pair.executable, coverage_file=tmp_path / "none"), CoverageFileError),
+        (FuzzRunStep("x", tmp_path / "none", coverage_file=debug_pair.coverage_file), ExecutableError),
+        (FuzzRunStep("x", debug_pair.coverage_file, coverage_file=debug_pair.executable), ExecutableError),
+    ]
+    for step, error in cases:
+        with pytest.raises(error) as quick:
+            check_inputs(step, 0)
+        with pytest.raises(error) as full:
+            prepare_tables(step, 0, 0)
+        assert str(quick.value) == str(full.value)
+
+
+def test_what_is_odd_is_logged(debug_pair, tmp_path, caplog):
+    """An executable that cannot prove the match is served with a warning."""
+    step = hand_made_step(tmp_path, debug_pair.normal_executable, [])
+    prepare_tables(step, 0, 0).close()
+    assert "lists no PCs" in caplog.text
