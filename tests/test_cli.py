@@ -1,6 +1,5 @@
 """The command line: the program as users and scripts start it."""
 
-import os
 import re
 import shlex
 import signal

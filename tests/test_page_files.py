@@ -12,6 +12,7 @@ ZIG = (WEB / "main.zig").read_text(encoding="utf-8")
 
 
 def html_ids() -> list[str]:
+    """The ids that index.html gives."""
     return re.findall(r'\bid="([^"]+)"', HTML)
 
 
