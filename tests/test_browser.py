@@ -291,7 +291,7 @@ def test_hostile_source_is_only_text(
     evil = tmp_path / "evil.zig"
     evil.write_text('// <img src=x onerror="document.title=1"></pre><script>document.title=2</script>\n')
     # The page knows files by the names in the debug info: give it other text under one of these.
-    monkeypatch.setattr("fuzzserver.web.sources_tar._open_regular", lambda _: evil.open("rb", buffering=0))
+    monkeypatch.setattr("fuzzserver.web.sources_tar.open_regular", lambda _: os.open(evil, os.O_RDONLY))
     page.open(web_server.url)
     page.find("#fileFilter").send_keys(f"{project}/src/parser")
     page.until(lambda: len(page.texts("#fileRows a")) == 1)

@@ -304,7 +304,7 @@ BAD_INPUT = {
         "serve --executable {exe} --coverage {other}",
         r"belongs to another executable than .* it lists \d+ PCs",
     ),
-    "coverage is a folder": Bad("serve --executable {exe} --coverage {dir}", "is not a regular file"),
+    "coverage is a folder": Bad("serve --executable {exe} --coverage {dir}", "not a regular file"),
     "coverage is a text": Bad("serve --executable {exe} --coverage text", "truncated or no coverage file"),
     "busy port": Bad(
         SERVE + " --port {busy}", r"cannot listen on 127\.0\.0\.1 port \d+: Address already in use"

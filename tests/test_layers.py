@@ -23,7 +23,7 @@ LAYERS = (
 )
 """As in the docstring of the package: each layer imports only those before it. The last is the door."""
 
-LEAVES = ("version", "paths")
+LEAVES = ("files", "paths", "version")
 """Import nothing of the package; everybody may import them."""
 
 DOOR_IMPORTS = ("coverage", "errors", "step", "version", "webserver", "zig")

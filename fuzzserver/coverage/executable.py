@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import sys
 import zlib
 from array import array
 from bisect import bisect_left
 from pathlib import Path
-from typing import BinaryIO
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from fuzzserver.errors import CoverageFileError, ExecutableError
+from fuzzserver.files import open_regular
 
 __all__ = ["Executable", "check_match"]
 
@@ -39,7 +38,7 @@ class Executable:
         """Open and check ``path``; ExecutableError says what is wrong with it."""
         self.path = path
         try:
-            self._file = _open_regular(path)
+            self._file = os.fdopen(open_regular(path), "rb")
         except OSError as error:
             raise ExecutableError(f"cannot open executable '{path}': {error.strerror}") from error
         try:
@@ -145,15 +144,6 @@ class Executable:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    # Without O_NONBLOCK, opening a pipe would wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ExecutableError(f"executable '{path}' is not a regular file")
-    return os.fdopen(fd, "rb")
 
 
 def check_match(executable: Executable, pcs: array[int], coverage_file: Path) -> list[str]:

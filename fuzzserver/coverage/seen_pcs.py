@@ -7,7 +7,6 @@ reading process on the next access, and a read does not.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import threading
 from array import array
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzserver.errors import CoverageFileError
+from fuzzserver.files import open_regular
 from fuzzserver.wire.abi import SeenPcsHeader
 
 __all__ = ["SeenPcs", "SeenPcsSnapshot"]
@@ -41,8 +41,7 @@ class SeenPcs:
         """Open and check ``path``; CoverageFileError says what is wrong with it."""
         self.path = path
         try:
-            # Without O_NONBLOCK, opening a pipe would wait for a writer.
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = open_regular(path)
         except OSError as error:
             raise CoverageFileError(f"cannot open coverage file '{path}': {error.strerror}") from error
         # Guards ``_fd`` against a close while another thread reads from it.
@@ -54,20 +53,18 @@ class SeenPcs:
             raise
 
     def _check(self) -> SeenPcsHeader:
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise CoverageFileError(f"coverage file '{self.path}' is not a regular file")
-        if status.st_size == 0:
+        size = os.fstat(self._fd).st_size
+        if size == 0:
             raise CoverageFileError(f"coverage file '{self.path}' is empty: no fuzzer has written it yet")
         try:
             header = SeenPcsHeader.parse(self._pread(SeenPcsHeader.LAYOUT.size, 0))
         except CoverageFileError as error:
             raise CoverageFileError(f"coverage file '{self.path}': {error}") from None
         # There is no magic number: that the size fits the header is the check.
-        if header.file_size != status.st_size:
+        if header.file_size != size:
             raise CoverageFileError(
                 f"coverage file '{self.path}' claims {header.pcs_len} PCs, which takes "
-                f"{header.file_size} bytes, but has {status.st_size}: it is truncated or no coverage file"
+                f"{header.file_size} bytes, but has {size}: it is truncated or no coverage file"
             )
         return header
 

@@ -7,10 +7,10 @@ name record comes first. There is no trailer after the last file, and no reader 
 
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
+from fuzzserver.files import open_regular
 from fuzzserver.step import SourcePath
 
 __all__ = ["tar_header", "write_sources_tar"]
@@ -40,26 +40,19 @@ def write_sources_tar(paths: Iterable[SourcePath], write: Callable[[bytes], obje
             continue
         seen.add(full)
         try:
-            file = _open_regular(full)
-        except (OSError, ValueError) as error:
+            file = os.fdopen(open_regular(full), "rb", buffering=0)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name.
             log.error("failed to open '%s': %s", full, getattr(error, "strerror", None) or error)
             continue
         with file:
             _write_file(path, file, write)
 
 
-def _open_regular(path: str) -> BinaryIO:
-    # Without O_NONBLOCK, opening a pipe would wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_MAX:
-        os.close(fd)
-        raise ValueError("not a regular file" if status.st_size <= SIZE_MAX else "too large")
-    return os.fdopen(fd, "rb", buffering=0)
-
-
 def _write_file(path: SourcePath, file: BinaryIO, write: Callable[[bytes], object]) -> None:
     status = os.fstat(file.fileno())
+    if status.st_size > SIZE_MAX:
+        log.error("'%s' is too large for a tar: %d bytes", path, status.st_size)
+        return
     write(tar_header(os.fsencode(path.root_dir), os.fsencode(path.sub_path), status.st_size, status.st_mtime))
     left = status.st_size
     while left > 0:
