@@ -21,10 +21,6 @@ from fuzzserver.wire.abi import SeenPcsHeader
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair, write_project, zig_web_server
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("CI") is None and shutil.which("chromedriver") is None, reason="needs chromium"
-)
-
 FLAGS = (
     "--headless=new",
     "--no-sandbox",

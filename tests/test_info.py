@@ -2,7 +2,6 @@
 
 import logging
 import random
-import shutil
 import struct
 import subprocess
 from array import array
@@ -141,7 +140,6 @@ def test_tables_of_c_programs_are_those_of_zig(zig, zig_cache, folder, oracle, t
     assert header.source_locations_len == len(pcs)
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 @pytest.mark.parametrize("flags", [("-gdwarf-4",), ("-gdwarf-5",), ("-gdwarf-5", "-O2")], ids=str)
 def test_tables_of_another_compiler_are_those_of_zig(zig, zig_cache, folder, oracle, tmp_path, flags):
     """GNU's assembler writes other line programs than LLVM does."""
