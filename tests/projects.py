@@ -20,6 +20,7 @@ from fuzzserver.wire.abi import SeenPcsHeader, coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
+from tests.support_web import viewer, watch
 
 BUILD_ZIG = """
 const std = @import("std");
@@ -180,10 +181,24 @@ def n_runs(coverage_file: Path) -> int:
 def zig_web_server(
     zig: Path, project: Path, cache_dir: Path, *flags: str, lib_dir: Path | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Zig's own server on ``project``: ``zig build test --fuzz``. Gives (port, process id)."""
+    """Zig's own server on ``project``: ``zig build test --fuzz``. Gives (port, process id).
+
+    Its coverage thread does not look at its queue before it waits for the first time. On a busy
+    machine the fuzzers may have spoken by then; it then waits for ever, and must be started again.
+    """
     argv = [str(zig), "build", "test", "--fuzz", "--port", "0", *flags, "--global-cache-dir", str(cache_dir)]
     if lib_dir is not None:
         argv += ["--zig-lib-dir", str(lib_dir)]
+    for _ in range(5):
+        with _running(argv, project) as (port, pid):
+            if _sends_an_index(port):
+                yield port, pid
+                return
+    raise AssertionError("Zig's server never learned of its fuzzers")
+
+
+@contextmanager
+def _running(argv: list[str], project: Path) -> Iterator[tuple[int, int]]:
     log = project / "zig-server.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(argv, cwd=project, stderr=stderr, start_new_session=True)
@@ -197,3 +212,13 @@ def zig_web_server(
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _sends_an_index(port: int) -> bool:
+    """Whether a WebSocket client is sent the tables within a while."""
+    with viewer(port) as connection:
+        try:
+            watch(connection, "source_index", timeout=15)
+            return True
+        except TimeoutError:
+            return False
