@@ -11,199 +11,34 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
 from fuzzserver import paths
+from fuzzserver.arguments import ExitCode, make_parser
 from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.seen_pcs import SeenPcs
-from fuzzserver.errors import FuzzServerError, InputError, ZigError, ZigNotFound, ZigUnsupported
+from fuzzserver.errors import (
+    CompileErrors,
+    FuzzServerError,
+    InputError,
+    ZigError,
+    ZigNotFound,
+    ZigUnsupported,
+)
 from fuzzserver.fuzz.build import FuzzRoot
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.step import FuzzRunStep, SourcePath
-from fuzzserver.version import __version__
 from fuzzserver.webserver import WebServer
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.wire.wyhash import wyhash
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 
-__all__ = ["ExitCode", "main"]
+__all__ = ["main"]
 
 log = logging.getLogger("fuzzserver")
-
-
-class ExitCode(IntEnum):
-    """How the program ended, for scripts."""
-
-    CLEAN = 0
-    INTERNAL_ERROR = 1
-    USAGE = 2
-    FINDINGS = 3
-    BUILD_FAILED = 4
-    SIGINT = 130
-    SIGTERM = 143
-
-
-EPILOG = """\
-examples:
-  fuzzserver demo
-      fuzz the example that comes with fuzzserver, and watch it
-  fuzzserver run src/parser.zig --port 8000
-      fuzz the tests of a Zig file that call std.testing.fuzz
-  fuzzserver serve --executable .zig-cache/o/1f../test --coverage .zig-cache/v/49e67756ea1c6d82
-      show what is there, without running anything
-
-exit codes:
-  0 clean   1 internal error   2 usage or bad input   3 findings   4 build failed
-  130 and 143: ended by SIGINT (Ctrl-C) and SIGTERM, without findings
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what was wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; '{self.prog} --help' explains", file=sys.stderr)
-        raise SystemExit(ExitCode.USAGE)
-
-
-def _address(text: str) -> int:
-    try:
-        value = int(text, 16) if text.lower().startswith("0x") else int(text, 10)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no address: give a decimal or a 0x hexadecimal number"
-        ) from None
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError(f"address '{text}' does not fit into 64 bits")
-    return value
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port: give a number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: give seconds, more than 0")
-    return value
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    common = _Parser(add_help=False)
-    group = common.add_argument_group("common options")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    group.add_argument(
-        "--port", type=_port, default=0, help="port to listen on; 0, the default, picks a free one"
-    )
-    group.add_argument(
-        "--port-file",
-        type=Path,
-        metavar="PATH",
-        help="write the port to this file once connections are accepted",
-    )
-    group.add_argument(
-        "--zig",
-        metavar="PATH",
-        help="Zig compiler (default: that of the ziglang package, else 'zig' on PATH)",
-    )
-    group.add_argument(
-        "--zig-timeout",
-        type=_seconds,
-        default=300.0,
-        metavar="SECONDS",
-        help="end a compiler that takes longer than this (default: 300)",
-    )
-    group.add_argument(
-        "--lib-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="serve the page in FOLDER/fuzzer/web instead of our own; "
-        "the 'lib' of a Zig 0.14 installation has one",
-    )
-    group.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="where compiled files of our own are kept "
-        "(default: $XDG_CACHE_HOME/fuzzserver, else ~/.cache/fuzzserver)",
-    )
-    group.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="how much is written to stderr (default: %(default)s)",
-    )
-    group.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
-
-    parser = _Parser(
-        prog="fuzzserver",
-        description="Watch a fuzzer reach your code, live, in a browser.",
-        epilog=EPILOG,
-        formatter_class=formatter,
-    )
-    parser.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    commands.add_parser(
-        "demo",
-        parents=[common],
-        help="fuzz the example that comes with fuzzserver",
-        description="Fuzz the example that comes with fuzzserver, and serve the page that shows it.",
-    )
-    run = commands.add_parser(
-        "run",
-        parents=[common],
-        help="fuzz the tests of a Zig source file",
-        description="Build the tests of ROOT.zig in fuzz mode, run a worker for each test that calls\n"
-        "std.testing.fuzz, and serve the page that shows their coverage.\n\n"
-        "Fuzzing data is kept in the .zig-cache of the project: the nearest folder above\n"
-        "ROOT.zig with a build.zig, else its own folder.",
-        epilog="example:\n  fuzzserver run src/parser.zig --port 8000",
-        formatter_class=formatter,
-    )
-    run.add_argument("root", type=Path, metavar="ROOT.zig", help="source file with fuzz tests")
-    serve = commands.add_parser(
-        "serve",
-        parents=[common],
-        help="show an executable and its coverage file",
-        description="Show the coverage of an executable that was built in fuzz mode. A fuzzer may\n"
-        "be running on the coverage file; the page follows it.",
-        epilog="example:\n  fuzzserver serve --executable .zig-cache/o/1f../test \\\n"
-        "      --coverage .zig-cache/v/49e67756ea1c6d82 --entry-point 0x1132940",
-        formatter_class=formatter,
-    )
-    serve.add_argument("--executable", type=Path, required=True, metavar="EXE", help="built with -ffuzz")
-    serve.add_argument(
-        "--coverage", type=Path, required=True, metavar="FILE", help="coverage file, from .zig-cache/v/"
-    )
-    serve.add_argument(
-        "--entry-point",
-        type=_address,
-        action="append",
-        default=[],
-        metavar="ADDR",
-        help="address of a fuzz test, decimal or 0x hexadecimal; may be given several times",
-    )
-    serve.add_argument(
-        "--source",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER_OR_FILE",
-        help="source to show; may be given several times (default: the files that the debug info names)",
-    )
-    return parser
 
 
 class _Formatter(logging.Formatter):
@@ -224,8 +59,12 @@ def _set_up_logging(level: str) -> None:
     log.setLevel(level.upper())
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the program. The workers do not belong to the terminal, so its end must reach us."""
+
+
 class _Signalled(BaseException):
-    """SIGINT or SIGTERM has come. As KeyboardInterrupt, it passes everything that handles errors."""
+    """One of ``SIGNALS`` has come. As KeyboardInterrupt, it passes everything that handles errors."""
 
     def __init__(self, number: int) -> None:
         self.exit_code = ExitCode.SIGINT if number == signal.SIGINT else ExitCode.SIGTERM
@@ -233,22 +72,28 @@ class _Signalled(BaseException):
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
     """End what the main thread does, in good order; another signal ends the process at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
     raise _Signalled(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _make_parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     _set_up_logging(args.log_level)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
+    for number in SIGNALS:
+        # nohup has SIGHUP ignored and means it; shells do so with SIGINT and mean something else.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
     try:
         return _serve(args) if args.command == "serve" else _fuzz(args)
     except FuzzServerError as error:
-        log.error("%s", error)
+        if not isinstance(error, CompileErrors):  # Those are in the log already.
+            log.error("%s", error)
         return _error_code(error)
+    except Exception as error:
+        log.error("internal error: %r", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        return ExitCode.INTERNAL_ERROR
     except _Signalled as signalled:
         return signalled.exit_code
 
@@ -264,13 +109,29 @@ def _error_code(error: BaseException) -> ExitCode:
 def _zig(args: argparse.Namespace) -> Zig:
     """The compiler, known to work and to be one that we speak with."""
     zig = Zig(find_zig(args.zig), args.zig_timeout)
-    zig.check_supported()
+    try:
+        zig.check_supported()
+    except ZigError as error:
+        raise InputError(str(error)) from error
     return zig
 
 
 def _cache_dir(args: argparse.Namespace) -> Path:
-    cache_dir: Path = args.cache_dir or paths.default_cache_dir()
-    return cache_dir.absolute()
+    """A folder that can be written to: Zig itself does not notice if it cannot."""
+    try:
+        cache_dir: Path = (args.cache_dir or paths.default_cache_dir()).absolute()
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder to keep compiled files in; --cache-dir names one"
+        ) from error
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            return cache_dir
+    except OSError as error:
+        raise InputError(
+            f"cannot write to cache folder '{cache_dir}': {error.strerror}; --cache-dir names another"
+        ) from error
 
 
 @contextmanager
@@ -303,8 +164,12 @@ def _write_port_file(path: Path, port: int) -> None:
             "w", dir=path.absolute().parent, prefix=path.name, delete=False
         ) as file:
             file.write(f"{port}\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        try:
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
     except OSError as error:
         raise InputError(f"cannot write port file '{path}': {error.strerror}") from error
 
@@ -371,7 +236,9 @@ def _fuzz(args: argparse.Namespace) -> int:
             set_status=web_server.set_status,
         )
         failed: Future[Exception] = Future()
-        thread = threading.Thread(target=_drive, args=(driver, failed), name="fuzz-driver", daemon=True)
+        thread = threading.Thread(
+            target=_drive, args=(driver, web_server, failed), name="fuzz-driver", daemon=True
+        )
         thread.start()
         try:
             error = failed.result()
@@ -382,18 +249,17 @@ def _fuzz(args: argparse.Namespace) -> int:
         finally:
             driver.stop()
             thread.join()
-    if isinstance(error, FuzzServerError):
-        raise error
-    log.error("internal error", exc_info=error)
-    return ExitCode.INTERNAL_ERROR
+    raise error
 
 
-def _drive(driver: FuzzDriver, failed: "Future[Exception]") -> None:
+def _drive(driver: FuzzDriver, web_server: WebServer, failed: "Future[Exception]") -> None:
     """Build and start the workers; a failure ends the program."""
     try:
         driver.start_workers(driver.build())
     except Exception as error:
-        failed.set_result(error)
+        if not driver.stopped:
+            web_server.set_status("failed", str(error))
+            failed.set_result(error)
 
 
 def _demo_root(args: argparse.Namespace) -> Path:

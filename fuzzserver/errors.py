@@ -12,6 +12,7 @@ __all__ = [
     "FuzzServerError",
     "InputError",
     "MessageError",
+    "Stopped",
     "TestRunnerError",
     "ZigError",
     "ZigNotFound",
@@ -50,6 +51,10 @@ class TestRunnerError(FuzzServerError):
     """A test executable did not answer as the test runner of Zig does."""
 
     __test__ = False  # The name begins with "Test", but it is no test class for pytest.
+
+
+class Stopped(FuzzServerError):
+    """Not done, because everything is being stopped. Nobody needs to be told."""
 
 
 class ZigError(FuzzServerError):

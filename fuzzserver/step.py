@@ -1,5 +1,6 @@
 """What the server must know of one test executable that is fuzzed."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +18,17 @@ class SourcePath:
 
     root_dir: str
     sub_path: str
+    base_dir: str = ""
+    """The folder that a relative ``root_dir`` is relative to. The name does not tell it."""
 
     def __str__(self) -> str:
+        """The name, by which the page finds the file."""
         return f"{self.root_dir}/{self.sub_path}"
+
+    @property
+    def location(self) -> str:
+        """Where the file is."""
+        return os.path.join(self.base_dir, self.root_dir, self.sub_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ This is the one module that knows every layer, and what a build driver uses.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Self, cast
 from fuzzserver import paths
 from fuzzserver.coverage.coverage_map import debug_info_sources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run
-from fuzzserver.errors import FuzzServerError, InputError
+from fuzzserver.errors import InputError
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.web.server import HttpServer, Site
 from fuzzserver.web.session import Status
@@ -23,6 +24,10 @@ from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
 
 __all__ = ["WebServer"]
+
+_NO_STATUS = Status("waiting", "Waiting for a fuzzer to report its coverage.")
+MAX_PROBLEMS = 10
+"""How many problems are shown; the log has all."""
 
 BUILD_WAIT = 120.0
 """Seconds that a request for the sources waits for the build that finds out what they are."""
@@ -72,10 +77,11 @@ class WebServer:
         self._wasm_builds = _SharedBuilds()
         self.coverage_files = CoverageFiles()
         self._msg_queue = MsgQueue()
-        # Guards ``_fuzz_run_steps`` and ``_status``; notified when either changes.
+        # Guards ``_fuzz_run_steps``, ``_status`` and ``_problems``; notified when they change.
         self._condition = threading.Condition()
         self._fuzz_run_steps = list(fuzz_run_steps)
-        self._status = Status("waiting", "Waiting for a fuzzer to report its coverage.")
+        self._status = _NO_STATUS
+        self._problems: deque[str] = deque(maxlen=MAX_PROBLEMS)
         self._http_server: HttpServer | None = None
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -89,7 +95,7 @@ class WebServer:
             sources=self._sources,
             coverage_files=self.coverage_files,
             now=self.now,
-            status=lambda: self._status,
+            status=self._current_status,
         )
         try:
             self._http_server = HttpServer((host, port), site)
@@ -99,7 +105,7 @@ class WebServer:
         self._threads = [
             threading.Thread(
                 target=coverage_run,
-                args=(self._msg_queue, self.coverage_files, self.now, self._on_coverage_error),
+                args=(self._msg_queue, self.coverage_files, self.now, self._report),
                 name="coverage",
                 daemon=True,
             ),
@@ -140,10 +146,20 @@ class WebServer:
             self._condition.notify_all()
         self.coverage_files.notify()
 
-    def _on_coverage_error(self, error: FuzzServerError) -> None:
+    def _report(self, problem: str) -> None:
+        """Show a problem along with the status, once, and not for ever."""
         with self._condition:
-            status = self._status
-        self.set_status(status.state, f"{status.text}\n{error}".strip())
+            if problem not in self._problems:
+                self._problems.append(problem)
+        self.coverage_files.notify()
+
+    def _current_status(self) -> Status:
+        """What was said, and what went wrong. Who says nothing is not waiting for ever."""
+        with self._condition:
+            status, problems = self._status, list(self._problems)
+        if status is _NO_STATUS and self.coverage_files.first() is not None:
+            status = Status("serving")
+        return Status(status.state, "\n".join(filter(None, (status.text, *problems))))
 
     def _sources(self) -> list[SourcePath]:
         """The inputs of all steps. While a build finds out what they are, this waits for it."""

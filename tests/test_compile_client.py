@@ -11,6 +11,7 @@ import pytest
 
 from fuzzserver.errors import (
     CompileErrors,
+    Stopped,
     ZigError,
     ZigNotFound,
     ZigProcessFailed,
@@ -142,9 +143,9 @@ class TestRealCompiler:
         (pid,) = processes_naming(str(root))
         client.stop()
         (error,) = errors()
-        assert isinstance(error, ZigProcessFailed)
+        assert isinstance(error, Stopped)
         wait_until_gone(pid)
-        with pytest.raises(ZigError, match="stopped"):
+        with pytest.raises(Stopped, match="stopped"):
             compile(client, root)
         client.stop()
 
@@ -293,7 +294,7 @@ class TestMisbehavingCompiler:
         errors = run_in_background(*[lambda: compile(client, root)] * 3)
         eventually(lambda: len(compile_calls(zig)) == 3, "the compilers do not start")
         client.stop()
-        assert [type(error) for error in errors()] == [ZigProcessFailed] * 3
+        assert [type(error) for error in errors()] == [Stopped] * 3
         for call in compile_calls(zig):
             wait_until_gone(call["pid"])
 
@@ -302,7 +303,7 @@ class TestMisbehavingCompiler:
         zig = fake_zig(tmp_path / "bin")
         client = ZigCompileClient(zig, tmp_path / "global")
         client.stop()
-        with pytest.raises(ZigProcessFailed, match="stopped"):
+        with pytest.raises(Stopped, match="stopped"):
             compile(client, hello(tmp_path))
         assert compile_calls(zig) == []
 

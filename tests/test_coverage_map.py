@@ -94,10 +94,13 @@ def test_pcs_without_a_source_location_never_answer(make):
     [([30, 10], (), 9), ([30, 10], (10,), 29), ([1, 1], (), 5), ([1, 30], (), 1), ([30], (), 0)],
 )
 def test_an_entry_point_that_nothing_stands_for_is_an_error(make, pcs, lost, addr):
-    """The error names the address and the range of the PCs."""
-    with pytest.raises(InputError, match=f"entry point 0x{addr:x} among {len(pcs)} PCs") as caught:
+    """The error names the address, and what there is to choose from."""
+    known = [pc for pc in pcs if pc not in lost]
+    with pytest.raises(
+        InputError, match=f"entry point 0x{addr:x}: of {len(pcs)} PCs, {len(known)} have"
+    ) as caught:
         make(pcs, lost).find_entry_point(addr)
-    assert f"range: 0x{min(pcs):x} to 0x{max(pcs):x}" in str(caught.value)
+    assert str(caught.value).endswith(f"the lowest of them 0x{min(known):x}")
 
 
 def test_an_entry_point_in_an_empty_table_is_an_error(make):
@@ -203,8 +206,10 @@ def test_inputs_that_do_not_belong_together_are_refused(debug_pair, safe_pair, t
         assert str(quick.value) == str(full.value)
 
 
-def test_what_is_odd_is_logged(debug_pair, tmp_path, caplog):
-    """An executable that cannot prove the match is served with a warning."""
+def test_what_is_odd_is_told(debug_pair, tmp_path):
+    """An executable that cannot prove the match is served, with a sentence about it."""
     step = hand_made_step(tmp_path, debug_pair.normal_executable, [])
-    prepare_tables(step, 0, 0).close()
-    assert "lists no PCs" in caplog.text
+    coverage_map = prepare_tables(step, 0, 0)
+    coverage_map.close()
+    (oddity,) = coverage_map.oddities
+    assert "lists no PCs" in oddity

@@ -97,7 +97,7 @@ def use_everything(path: Path) -> bool:
             names = (".debug_info", ".debug_line", ".text", PCS_SECTION, COUNTERS_SECTION)
             for name in filter(executable.has_section, names):
                 executable.section_data(name)
-            executable.first_outside_code(array("Q", [1, 2, 3]))
+            executable.outside_code(array("Q", [1, 2, 3]))
             check_match(executable, executable.pc_addrs() or array("Q"), NOWHERE)
     except (ExecutableError, CoverageFileError):
         return False
@@ -112,7 +112,7 @@ def test_a_real_executable_lists_the_pcs_of_its_coverage_file(pair, request):
         assert not executable.is_pie
         assert executable.pc_addrs() == coverage_of(fuzzed)
         assert executable.section_size(COUNTERS_SECTION) == len(coverage_of(fuzzed))
-        assert executable.first_outside_code(coverage_of(fuzzed)) is None
+        assert executable.outside_code(coverage_of(fuzzed)) == []
 
 
 @pytest.mark.parametrize(
@@ -273,19 +273,19 @@ def test_a_closed_executable_may_be_closed_again(table):
     executable.close()
 
 
-def test_the_first_pc_outside_the_code_is_found(table):
-    """Below, between and behind the sections with code; placeholders do not count."""
+def test_pcs_outside_the_code_are_found(table):
+    """Below, between and behind the segments with code; placeholders do not count."""
     with Executable(table) as executable:
         own = executable.pc_addrs()
-        text = executable._sections[".text"]
-        end = text["sh_addr"] + text["sh_size"]
-        assert executable.first_outside_code(own) is None
-        assert executable.first_outside_code(array("Q", [1, *own, 1])) is None
-        assert executable.first_outside_code(array("Q", [*own, 2])) == 2
-        assert executable.first_outside_code(array("Q", [end - 1])) is None
-        assert executable.first_outside_code(array("Q", [*own, end])) == end
-        assert executable.first_outside_code(array("Q", [2**64 - 1, *own])) == 2**64 - 1
-        assert executable.first_outside_code(array("Q")) is None
+        (text,) = [segment for segment in executable._elf.iter_segments("PT_LOAD") if segment["p_flags"] & 1]
+        end = text["p_vaddr"] + text["p_memsz"]
+        assert executable.outside_code(own) == []
+        assert executable.outside_code(array("Q", [1, *own, 1])) == []
+        assert executable.outside_code(array("Q", [*own, 2])) == [2]
+        assert executable.outside_code(array("Q", [end - 1])) == []
+        assert executable.outside_code(array("Q", [*own, end, end])) == [end]
+        assert executable.outside_code(array("Q", [2**64 - 1, *own, 3])) == [3, 2**64 - 1]
+        assert executable.outside_code(array("Q")) == []
 
 
 @pytest.mark.parametrize("pair", ["debug_pair", "safe_pair", "small_pair"])
@@ -335,16 +335,29 @@ def test_no_pcs_match_every_executable(debug_pair):
 
 
 def test_an_executable_without_instrumentation_cannot_prove_a_match(debug_pair):
-    """PCs within its code are odd, others are refused."""
+    """A few strays are odd; a table most of which is elsewhere is another executable's."""
     with Executable(debug_pair.normal_executable) as executable:
         assert executable.pc_addrs() is None
         text = executable._sections[".text"]
         inside = array("Q", [text["sh_addr"], text["sh_addr"] + text["sh_size"] - 1, 1])
-        (oddity,) = check_match(executable, inside, NOWHERE)
-        assert "nothing proves" in oddity
-        outside = array("Q", [*inside, text["sh_addr"] + (1 << 40)])
-        with pytest.raises(CoverageFileError, match=f"PC 0x{outside[-1]:x} is outside its code"):
-            check_match(executable, outside, NOWHERE)
+        far = text["sh_addr"] + (1 << 40)
+        for pcs in (inside, array("Q", [*inside, far])):
+            (oddity,) = check_match(executable, pcs, NOWHERE)
+            assert "nothing proves" in oddity
+        elsewhere = array("Q", [*inside, *range(far, far + 20)])
+        with pytest.raises(
+            CoverageFileError, match=f"20 of its 23 PCs are outside the code, 0x{far:x} for one"
+        ):
+            check_match(executable, elsewhere, NOWHERE)
+
+
+def test_the_same_tests_without_instrumentation_did_not_write_the_file(debug_pair):
+    """The executable of the first phase is not taken for that of the second."""
+    with (
+        Executable(debug_pair.normal_executable) as executable,
+        pytest.raises(CoverageFileError, match="PCs are outside the code"),
+    ):
+        check_match(executable, coverage_of(debug_pair), debug_pair.coverage_file)
 
 
 def test_position_independent_executables_are_refused(zig, zig_cache, folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
-from fuzzserver.errors import CompileErrors, TestRunnerError, ZigProcessFailed
+from fuzzserver.errors import CompileErrors, Stopped, TestRunnerError
 from fuzzserver.fuzz.build import FuzzRoot
 from fuzzserver.fuzz.driver import FuzzDriver, NoFuzzTests
 from fuzzserver.fuzz.worker import MAX_STDERR, FuzzTest, WorkerEnd, fuzz_worker_run
@@ -220,7 +220,7 @@ def test_stop_while_compiling(tmp_path) -> None:
     client = ZigCompileClient(zig, tmp_path / "global")
     driver = make_driver(client, write(tmp_path, main=NO_FUZZ), Server())
     error = build_and_stop(driver, lambda: compile_calls(zig))
-    assert isinstance(error, ZigProcessFailed)
+    assert isinstance(error, Stopped)
     assert processes_naming(str(tmp_path / "bin")) == []
 
 
@@ -229,7 +229,7 @@ def test_stop_while_compiling_for_real(zig: Zig, zig_cache: Path, tmp_path) -> N
     root = write(tmp_path, main=CRASHING_FUZZ)
     driver = make_driver(ZigCompileClient(zig, zig_cache), root, Server())
     error = build_and_stop(driver, lambda: processes_naming(str(root)))
-    assert isinstance(error, ZigProcessFailed)
+    assert isinstance(error, Stopped)
     assert processes_naming(str(root)) == []
 
 

@@ -126,7 +126,7 @@ def test_supported_versions(tmp_path, version: str) -> None:
     fake_zig(tmp_path, version={"stdout": version + "\n"}).check_supported()
 
 
-@pytest.mark.parametrize("version", ["0.13.0", "0.15.2", "0.140.0", "1.0.14.1", ""])
+@pytest.mark.parametrize("version", ["0.13.0", "0.15.2", "0.140.0", "1.0.14.1"])
 def test_unsupported_version(tmp_path, version: str) -> None:
     """Another version is refused with its number, its path, and the number that we need."""
     zig = fake_zig(tmp_path, version={"stdout": version + "\n"})
@@ -134,6 +134,14 @@ def test_unsupported_version(tmp_path, version: str) -> None:
         zig.check_supported()
     assert f"Zig {version} at '{zig.path}'" in str(caught.value)
     assert "0.14.x" in str(caught.value)
+
+
+@pytest.mark.parametrize("question", ["version", "env"])
+def test_silent_compiler(tmp_path, question: str) -> None:
+    """A program that says nothing is no compiler."""
+    zig = fake_zig(tmp_path, **{question: {"stdout": "\n"}})
+    with pytest.raises(ZigProcessFailed, match="printed nothing; is it a Zig compiler"):
+        _ = zig.version, zig.lib_dir
 
 
 def test_version_that_is_junk(tmp_path) -> None:
@@ -179,7 +187,7 @@ def test_endless_version(tmp_path) -> None:
         _ = Zig(path, timeout=0.2).version
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[]", "{}", '{"lib_dir": 3}', '{"lib_dir": null}'])
+@pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"lib_dir": 3}', '{"lib_dir": null}'])
 def test_env_without_lib_dir(tmp_path, text: str) -> None:
     """An answer without a library folder is quoted in the error."""
     zig = fake_zig(tmp_path, env={"stdout": text})

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.coverage.queue import CoverageFiles, CoverageMsg, EntryPointMsg, MsgQueue, coverage_run
-from fuzzserver.errors import FuzzServerError
 from fuzzserver.step import FuzzRunStep
 from tests.support_native import hand_made_step
 
@@ -29,9 +28,9 @@ class Running:
     def _run(self) -> None:
         coverage_run(self.queue, self.files, lambda: next(self.times), self._on_error)
 
-    def _on_error(self, error: FuzzServerError) -> None:
+    def _on_error(self, error: str) -> None:
         with self._changed:
-            self.errors.append(str(error))
+            self.errors.append(error)
             self._changed.notify_all()
 
     def _on_change(self) -> None:
@@ -179,8 +178,9 @@ def test_an_entry_point_in_an_empty_table_is_an_error(running, debug_pair, tmp_p
     step = hand_made_step(tmp_path, debug_pair.normal_executable, [])
     running.queue.post(CoverageMsg(5, step))
     running.queue.post(EntryPointMsg(5, 0x1000))
-    running.wait(lambda: running.changes == 1 and len(running.errors) == 1)
-    assert "no instrumented PCs" in running.errors[0]
+    running.wait(lambda: running.changes == 1 and len(running.errors) == 2)
+    assert "lists no PCs" in running.errors[0]
+    assert "no instrumented PCs" in running.errors[1]
     assert entry_points_of(running, 5) == ()
 
 

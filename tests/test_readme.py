@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver.cli import ExitCode
+from fuzzserver.arguments import ExitCode
 from fuzzserver.web.server import FILES, SOURCES, WASM
 
 ROOT = Path(__file__).resolve().parent.parent

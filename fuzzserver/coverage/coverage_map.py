@@ -15,7 +15,7 @@ from fuzzserver.coverage.seen_pcs import SeenPcs, SeenPcsSnapshot
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import CoverageFileError, InputError
 from fuzzserver.step import FuzzRunStep, SourcePath
-from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SourceLocation
+from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, FileIndex, SourceLocation
 
 __all__ = [
     "CoverageMap",
@@ -43,6 +43,7 @@ class CoverageMap:
         coverage: Coverage,
         source_locations: array[int],
         start_timestamp: int,
+        oddities: tuple[str, ...] = (),
     ) -> None:
         self.coverage_id = coverage_id
         self.seen_pcs = seen_pcs
@@ -53,6 +54,8 @@ class CoverageMap:
         """When fuzzing started, in nanoseconds on the server's clock."""
         self.source_index = coverage.source_index_message(source_locations, start_timestamp)
         """The ``source_index`` message."""
+        self.oddities = oddities
+        """What people should know of this executable, a sentence each."""
         self.entry_points: tuple[int, ...] = ()
         """Indexes into ``source_locations`` of the tests that are fuzzed."""
         self._pcs = pcs
@@ -92,10 +95,24 @@ class CoverageMap:
             return best
         if not self._pcs:
             raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
+        if not self._pcs:
+            raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
+        known = [pc for index, pc in enumerate(self._pcs) if self._has_source(index)]
+        where = f", the lowest of them 0x{min(known):x}" if known else ""
         raise InputError(
-            f"unable to find entry point 0x{addr:x} among {len(self._pcs)} PCs (range: "
-            f"0x{min(self._pcs):x} to 0x{max(self._pcs):x}) that have a source location"
+            f"unable to find entry point 0x{addr:x}: of {len(self._pcs)} PCs, {len(known)} have a source "
+            f"location{where}"
         )
+
+    @property
+    def source_locations_len(self) -> int:
+        """How many points there are."""
+        return len(self.source_locations) // 3
+
+    def describe(self, index: int) -> str:
+        """``path:line:column`` of a point that has a source location."""
+        file, line, column = self.source_locations[3 * index : 3 * index + 3]
+        return f"{self.coverage.file_path(FileIndex(file))}:{line}:{column}"
 
     def _has_source(self, index: int) -> bool:
         return self.source_locations[3 * index] != SourceLocation.INVALID.file
@@ -134,28 +151,31 @@ def prepare_tables(step: FuzzRunStep, coverage_id: int, start_timestamp: int) ->
         seen_pcs = SeenPcs(path)
         try:
             pcs = seen_pcs.pc_addrs()
-            for oddity in check_match(executable, pcs, path):
-                log.warning("%s", oddity)
+            oddities = check_match(executable, pcs, path)
             coverage = Coverage()
-            locations = _resolve(executable, pcs, coverage)
-            return CoverageMap(coverage_id, seen_pcs, pcs, coverage, locations, start_timestamp)
+            locations = _resolve(executable, pcs, coverage, oddities)
+            return CoverageMap(
+                coverage_id, seen_pcs, pcs, coverage, locations, start_timestamp, tuple(oddities)
+            )
         except BaseException:
             seen_pcs.close()
             raise
 
 
-def _resolve(executable: Executable, pcs: array[int], coverage: Coverage) -> array[int]:
-    """Source locations in the order of the coverage file, whose PCs are not sorted."""
+def _resolve(executable: Executable, pcs: array[int], coverage: Coverage, oddities: list[str]) -> array[int]:
+    """Source locations in the order of the coverage file, whose PCs are not sorted.
+
+    Without usable debug info all are invalid, which is an oddity and no error: counters can be shown.
+    """
     try:
         info = Info(executable)
     except InputError as error:
-        log.error("%s; counters are shown, source is not", error)
+        oddities.append(f"{error}; counters are shown, source is not")
         return array("I", astuple(SourceLocation.INVALID)) * len(pcs)
     if not info.units and pcs:
-        log.warning(
-            "'%s' has no debug info (built with ReleaseSmall, or stripped): counters are shown, "
-            "source is not",
-            executable.path,
+        oddities.append(
+            f"'{executable.path}' has no debug info (built with ReleaseSmall, or stripped): "
+            "counters are shown, source is not"
         )
     sorted_pcs = array("Q", sorted(set(pcs)))
     resolved = info.resolve_addresses(sorted_pcs, coverage)
@@ -168,9 +188,13 @@ def _resolve(executable: Executable, pcs: array[int], coverage: Coverage) -> arr
 
 def debug_info_sources(step: FuzzRunStep) -> list[SourcePath]:
     """The files that the debug info of the step's executable names and that are there."""
-    with Executable(step.rebuilt_executable) as executable:
-        paths = Info(executable).source_paths()
-    there = [path for path in paths if os.path.isfile(str(path))]
+    try:
+        with Executable(step.rebuilt_executable) as executable:
+            paths = Info(executable).source_paths()
+    except InputError as error:
+        log.error("no sources: %s", error)
+        return []
+    there = [path for path in paths if os.path.isfile(path.location)]
     if len(there) < len(paths):
         log.info(
             "%d of %d source files that '%s' names are not on this machine",

@@ -27,7 +27,10 @@ COUNTERS_SECTION = "__sancov_cntrs"
 PLACEHOLDER_PC = 1
 """What release builds hold for a block that was optimised away."""
 
-SHF_EXECINSTR = 4
+PF_X = 1
+MAX_STRAYS = 16
+"""So many PCs outside the code may be an oddity; more, among few others, are another executable's."""
+
 _EHDR_SIZE = 64
 
 
@@ -120,20 +123,27 @@ class Executable:
             addrs.byteswap()
         return addrs
 
-    def first_outside_code(self, pcs: array[int]) -> int | None:
-        """The lowest of ``pcs`` that is in no section with code; None if all are."""
+    def outside_code(self, pcs: array[int]) -> list[int]:
+        """Those of ``pcs`` that are in no segment with code, each once, ascending."""
         ordered = sorted(set(pcs) - {PLACEHOLDER_PC})
-        code = sorted(
-            (int(section["sh_addr"]), int(section["sh_addr"] + section["sh_size"]))
-            for section in self._sections.values()
-            if section["sh_flags"] & SHF_EXECINSTR
-        )
+        outside = []
         position = 0
-        for start, end in code:
-            if position < len(ordered) and ordered[position] < start:
-                break
-            position = bisect_left(ordered, end, position)
-        return ordered[position] if position < len(ordered) else None
+        for start, end in sorted(self._code_ranges()):
+            first = bisect_left(ordered, start, position)
+            outside += ordered[position:first]
+            position = bisect_left(ordered, end, first)
+        return outside + ordered[position:]
+
+    def _code_ranges(self) -> list[tuple[int, int]]:
+        """Addresses of the segments that are executed. Unlike sections, no file goes without."""
+        try:
+            return [
+                (int(segment["p_vaddr"]), int(segment["p_vaddr"] + segment["p_memsz"]))
+                for segment in self._elf.iter_segments("PT_LOAD")
+                if segment["p_flags"] & PF_X
+            ]
+        except (ELFError, ValueError, AssertionError, OSError) as error:
+            raise ExecutableError(f"segments of '{self.path}' cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -160,11 +170,12 @@ def check_match(executable: Executable, pcs: array[int], coverage_file: Path) ->
             "instrumentation (build it in fuzz mode with the LLVM backend: -ffuzz -fllvm)"
         ]
     if own is None:
-        stray = executable.first_outside_code(pcs)
-        if stray is not None:
+        outside = executable.outside_code(pcs)
+        if len(outside) > MAX_STRAYS and 16 * len(outside) > len(pcs):
             raise CoverageFileError(
                 f"coverage file '{coverage_file}' belongs to another executable than "
-                f"'{executable.path}': PC 0x{stray:x} is outside its code"
+                f"'{executable.path}': {len(outside)} of its {len(pcs)} PCs are outside the code, "
+                f"0x{outside[0]:x} for one"
             )
         return [
             f"executable '{executable.path}' has no section {PCS_SECTION}, so nothing proves that "

@@ -110,18 +110,22 @@ class Info:
         return locations
 
     def source_paths(self) -> list[SourcePath]:
-        """Every file that a line program names by an absolute path, whether it exists or not."""
+        """Every file that a line program names, whether it exists or not.
+
+        The names are those of the tables, in which a directory may be relative to its unit's own.
+        """
         paths: dict[SourcePath, None] = {}
         for index in range(len(self.units)):
             program = self._line_program(index)
             if program is None:
                 continue
             directories = [os.fsdecode(directory) for directory in program.directories]
+            comp_dir = directories[0] if directories else ""
             for entry in program.files:
                 if entry.path and entry.dir_index < len(directories):
                     directory = directories[entry.dir_index]
-                    if os.path.isabs(directory):
-                        paths[SourcePath(directory, os.fsdecode(entry.path))] = None
+                    base_dir = "" if os.path.isabs(directory) else comp_dir
+                    paths[SourcePath(directory, os.fsdecode(entry.path), base_dir)] = None
         return list(paths)
 
     def _runs(self, sorted_pcs: array[int]) -> Iterator[_Run]:

@@ -7,6 +7,7 @@ thread. *Gives* coverage maps to all who wait for them. (Zig: ``msg_queue``, ``c
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -111,6 +112,7 @@ class CoverageFiles:
             return False
         index = coverage_map.find_entry_point(addr)
         if index not in coverage_map.entry_points:
+            log.info("entry point at %s", coverage_map.describe(index))
             coverage_map.entry_points += (index,)
             self.notify()
         return True
@@ -144,49 +146,58 @@ def coverage_run(
     queue: MsgQueue,
     coverage_files: CoverageFiles,
     now: Callable[[], int],
-    on_error: Callable[[FuzzServerError], None],
+    report: Callable[[str], None],
 ) -> None:
     """Work through the queue until it is closed (Zig: ``coverageRun``).
 
     Entry points whose map is missing, because it comes later or failed to load, are kept for it.
-    Errors are logged, then handed to ``on_error``; no message can end the thread.
+    What is wrong or odd is logged, then handed to ``report``; no message can end the thread.
     """
-    waiting: dict[int, list[int]] = {}
+    waiting: dict[int, list[EntryPointMsg]] = {}
     while (messages := queue.take_all()) is not None:
-        for msg in messages:
+        todo = deque(messages)
+        while todo:
+            msg = todo.popleft()
             try:
                 if isinstance(msg, CoverageMsg):
-                    _on_coverage(msg, coverage_files, now, waiting)
-                else:
-                    _on_entry_point(msg, coverage_files, waiting)
+                    kept = len(waiting.get(msg.coverage_id, ()))
+                    _on_coverage(msg, coverage_files, now, kept, report)
+                    todo.extendleft(reversed(waiting.pop(msg.coverage_id, [])))
+                elif not coverage_files.add_entry_point(msg.coverage_id, msg.addr):
+                    waiting.setdefault(msg.coverage_id, []).append(msg)
+                    name = coverage_file_name(msg.coverage_id)
+                    log.info("entry point 0x%x waits for coverage map %s", msg.addr, name)
             except FuzzServerError as error:
                 log.error("%s", error)
-                on_error(error)
+                report(str(error))
             except Exception as error:  # A fault of ours must not take the thread down with it.
                 log.exception("coverage message %r failed", msg)
-                on_error(FuzzServerError(f"internal error: {error!r}"))
+                report(f"internal error: {error!r}")
 
 
 def _on_coverage(
-    msg: CoverageMsg, coverage_files: CoverageFiles, now: Callable[[], int], waiting: dict[int, list[int]]
+    msg: CoverageMsg,
+    coverage_files: CoverageFiles,
+    now: Callable[[], int],
+    kept: int,
+    report: Callable[[str], None],
 ) -> None:
-    # Several workers fuzz the same executable: its one coverage file tells of all of them.
+    """Load a map, unless it is there: all workers of an executable share one coverage file.
+
+    ``kept`` is how many entry points wait for it.
+    """
     if coverage_files.get(msg.coverage_id) is not None:
         return
     try:
         coverage_map = prepare_tables(msg.run, msg.coverage_id, now())
     except FuzzServerError as error:
-        kept = waiting.get(msg.coverage_id, [])
-        note = f" ({len(kept)} entry points wait for it)" if kept else ""
+        note = f" ({kept} entry points wait for it)" if kept else ""
         raise FuzzServerError(
             f"step '{msg.run.name}': failed to prepare code coverage tables: {error}{note}"
         ) from error
+    for oddity in coverage_map.oddities:
+        log.warning("%s", oddity)
+        report(oddity)
     coverage_files.add(coverage_map)
-    for addr in waiting.pop(msg.coverage_id, []):
-        _on_entry_point(EntryPointMsg(msg.coverage_id, addr), coverage_files, waiting)
-
-
-def _on_entry_point(msg: EntryPointMsg, coverage_files: CoverageFiles, waiting: dict[int, list[int]]) -> None:
-    if not coverage_files.add_entry_point(msg.coverage_id, msg.addr):
-        waiting.setdefault(msg.coverage_id, []).append(msg.addr)
-        log.info("entry point 0x%x waits for coverage map %s", msg.addr, coverage_file_name(msg.coverage_id))
+    files, points = coverage_map.coverage.files_len, coverage_map.source_locations_len
+    log.info("step '%s': %d points in %d source files", msg.run.name, points, files)

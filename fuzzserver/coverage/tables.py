@@ -33,6 +33,11 @@ class Coverage:
         self._directory_indexes: dict[bytes, int] = {}
         self._file_indexes: dict[tuple[int, bytes], FileIndex] = {}
 
+    @property
+    def files_len(self) -> int:
+        """How many files there are."""
+        return len(self.files) // 2
+
     def intern_file(self, directory: bytes, basename: bytes) -> FileIndex:
         """The index of ``directory/basename``, which is added if it is new."""
         directory_index = self._directory_indexes.get(directory)
@@ -42,7 +47,7 @@ class Coverage:
             self.directories.append(self._add_string(directory))
         file_index = self._file_indexes.get((directory_index, basename))
         if file_index is None:
-            file_index = FileIndex(len(self.files) // 2)
+            file_index = FileIndex(self.files_len)
             self._file_indexes[directory_index, basename] = file_index
             self.files.extend((directory_index, self._add_string(basename)))
         return file_index
@@ -67,7 +72,7 @@ class Coverage:
         """The ``source_index`` message; ``source_locations`` holds three items for each location."""
         header = SourceIndexHeader(
             directories_len=len(self.directories),
-            files_len=len(self.files) // 2,
+            files_len=self.files_len,
             source_locations_len=len(source_locations) // 3,
             string_bytes_len=len(self.string_bytes),
             start_timestamp=start_timestamp,

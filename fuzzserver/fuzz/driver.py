@@ -84,8 +84,8 @@ class FuzzDriver:
         self._running = len(tests)
         for number, test in enumerate(tests):
             thread = threading.Thread(target=self._run_worker, args=(test,), name=f"fuzz-worker-{number}")
-            self._workers.append(thread)
             thread.start()
+            self._workers.append(thread)
 
     def _run_worker(self, test: FuzzTest) -> None:
         end = self._fuzz(test)
@@ -112,10 +112,15 @@ class FuzzDriver:
         except (OSError, FuzzServerError) as error:
             return WorkerEnd(test, f"could not be run: {error}", "")
 
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called: what fails from then on fails because of it."""
+        return self._children.stopped
+
     def stop(self) -> None:
         """End compile and workers, and wait for their threads. May be called twice."""
-        self._client.stop()
         self._children.stop()
+        self._client.stop()
         for thread in self._workers:
             if thread is not threading.current_thread():
                 thread.join()

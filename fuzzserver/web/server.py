@@ -19,10 +19,9 @@ from pathlib import Path
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
-from wsproto.utilities import RemoteProtocolError
 
 from fuzzserver.coverage.queue import CoverageFiles
-from fuzzserver.errors import FuzzServerError
+from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
 from fuzzserver.step import SourcePath
 from fuzzserver.web.session import SUBPROTOCOL, Session, Status
 from fuzzserver.web.sources_tar import write_sources_tar
@@ -180,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         self._serve_request()
 
     def _serve_request(self) -> None:
-        path = self.path
+        path = self.requestline.split()[1]  # Not ``self.path``, in which "//" has become "/".
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             # Nobody reads that body; what follows it must not be taken for a request.
             self.close_connection = True
@@ -195,8 +194,11 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._respond(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
         except FuzzServerError as error:
-            log.error("unable to serve %s: %s", path, error)
-            self._respond(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", str(error).encode())
+            # Compile errors are in the log already, once for all who wait for the compile.
+            if not isinstance(error, (CompileErrors, Stopped)):
+                log.error("unable to serve %s: %s", path, error)
+            body = str(error).encode("utf-8", "backslashreplace")
+            self._respond(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", body)
 
     def _serve_file(self, path: Path, content_type: str) -> None:
         """Read at each request, so that an edit of the page shows on reload."""
@@ -268,8 +270,8 @@ class Handler(BaseHTTPRequestHandler):
             web_socket.initiate_upgrade_connection(headers, self.path)
             request = next(web_socket.events())
             assert isinstance(request, Request)
-        # wsproto lets other errors than its own escape on headers that are no ASCII, for instance.
-        except (RemoteProtocolError, UnicodeError, ValueError) as error:
+        # wsproto lets many errors escape besides its own: h11's, and those of decoding, for instance.
+        except Exception as error:
             log.info("initializing web socket: %s", error)
             self._refuse_web_socket()
             return
@@ -300,7 +302,6 @@ class Handler(BaseHTTPRequestHandler):
                 "text/plain",
                 b"upgrade required",
                 ("sec-websocket-version", "13"),
-                ("connection", "upgrade"),
                 ("upgrade", "websocket"),
             )
         else:

@@ -21,6 +21,7 @@ from wsproto.events import (
     CloseConnection,
     Event,
     Ping,
+    Pong,
     TextMessage,
 )
 from wsproto.utilities import LocalProtocolError, ProtocolError
@@ -80,6 +81,7 @@ class Session:
         self._next_look = 0.0
         self._last_heard = time.monotonic()
         self._pinged_at: float | None = None
+        self._pong: Pong | None = None
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -130,11 +132,15 @@ class Session:
             selector.register(self._connection, selectors.EVENT_READ)
             while True:
                 if self._stopping.is_set() and self._closing_at is None:
+                    if not self._out:
+                        self._look()  # The last status says why.
                     self._close(CloseConnection(GOING_AWAY, "the server stops"))
                 if self._closing_at is None:
                     self._check_alive()
-                    if not self._out and time.monotonic() >= self._next_look:
-                        self._look()
+                    if not self._out:
+                        self._send_pong()
+                        if time.monotonic() >= self._next_look:
+                            self._look()
                 self._flush()
                 if self._finished():
                     return
@@ -157,7 +163,7 @@ class Session:
         if self._closing_at is not None:
             due = self._closing_at
         elif self._out:
-            due = self._last_heard + PING_INTERVAL
+            due = PING_INTERVAL + (self._last_heard if self._pinged_at is None else self._pinged_at)
         else:
             due = self._next_look
         return min(max(0.0, due - time.monotonic()), UPDATE_INTERVAL)
@@ -203,6 +209,12 @@ class Session:
             self._send(TextMessage(text))
             self._sent_status = text
 
+    def _send_pong(self) -> None:
+        """Answer the latest ping. A client that pings and does not read must not fill our memory."""
+        if self._pong is not None:
+            self._send(self._pong)
+            self._pong = None
+
     def _send(self, event: Event) -> None:
         """Append a frame to what is on its way."""
         self._out = memoryview(b"".join((self._out, self._web_socket.send(event))))
@@ -223,7 +235,7 @@ class Session:
         self._web_socket.receive_data(data)
         for event in self._web_socket.events():
             if isinstance(event, Ping):
-                self._send(event.response())
+                self._pong = event.response()
             elif isinstance(event, CloseConnection):
                 self._close(event.response())
             # Clients have nothing else to say: other messages are read and dropped.

@@ -40,7 +40,7 @@ def write_sources_tar(paths: Iterable[SourcePath], write: Callable[[bytes], obje
             continue
         seen.add(full)
         try:
-            file = os.fdopen(open_regular(full), "rb", buffering=0)
+            file = os.fdopen(open_regular(path.location), "rb", buffering=0)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name.
             log.error("failed to open '%s': %s", full, getattr(error, "strerror", None) or error)
             continue

@@ -5,6 +5,7 @@ version, the files that it read, where the result is, and the errors.
 """
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from fuzzserver.errors import (
     CompileErrors,
     MessageError,
+    Stopped,
     ZigNotFound,
     ZigProcessFailed,
     ZigProtocolVersionMismatch,
@@ -70,7 +72,8 @@ class ZigCompileClient:
         """Run ``zig *args --listen=-`` in ``cwd``.
 
         ``args`` begin with the subcommand; ``cache_dir`` is what they name as
-        ``--cache-dir``. Raises a ZigError, CompileErrors if the source is at fault.
+        ``--cache-dir``. Raises a ZigError; CompileErrors if the source is at fault, which is then
+        logged already; Stopped after ``stop``.
         """
         cwd = cwd or Path.cwd()
         argv = [str(self.zig.path), *args, "--listen=-"]
@@ -82,8 +85,10 @@ class ZigCompileClient:
                 status = self._run(child, session, command)
         except OSError as error:
             if self._children.stopped:
-                raise ZigProcessFailed(f"the following command was stopped:\n{command}") from error
+                raise Stopped(f"the following command was stopped:\n{command}") from error
             raise ZigNotFound(f"cannot start Zig compiler '{self.zig.path}': {error}") from error
+        if self._children.stopped:
+            raise Stopped(f"the following command was stopped:\n{command}")
         if status != 0:
             how = (
                 f"exited with error code {status}"
@@ -94,12 +99,14 @@ class ZigCompileClient:
         if text := session.stderr_text():
             compiler_log.warning("%s", text.rstrip("\n"))
         if session.error_bundle.messages:
+            text = session.error_bundle.render()
+            compiler_log.error("%s", text.rstrip("\n"))
             log.error(
                 "the following command failed with %d compilation errors:\n%s",
                 len(session.error_bundle.messages),
                 command,
             )
-            raise CompileErrors(session.error_bundle.render())
+            raise CompileErrors(text)
         if session.output_dir is None:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
         return CompileResult(
@@ -129,7 +136,7 @@ class ZigCompileClient:
             ) from None
         except MessageError as error:
             if self._children.stopped:
-                raise ZigProcessFailed(f"the following command was stopped:\n{command}") from error
+                raise Stopped(f"the following command was stopped:\n{command}") from error
             raise ZigProcessFailed(
                 f"{session.stderr_text()}the following command broke its protocol ({error}):\n{command}"
             ) from error
@@ -141,13 +148,18 @@ class ZigCompileClient:
             PathPrefix.LOCAL_CACHE: str(cache_dir),
             PathPrefix.GLOBAL_CACHE: str(self.global_cache_dir),
         }
-        return tuple(
-            SourcePath(roots[item.prefix], item.sub_path) for item in session.inputs if item.sub_path
-        )
+        return tuple(_source_path(roots[item.prefix], item.sub_path) for item in session.inputs)
 
     def stop(self) -> None:
-        """End all compiles; those who wait for them get a ZigError."""
+        """End all compiles; those who wait for them get Stopped."""
         self._children.stop()
+
+
+def _source_path(root: str, sub_path: str) -> SourcePath:
+    # Reached through a symbolic link, a file below the compiler's folder comes with its whole path.
+    if os.path.isabs(sub_path):
+        return SourcePath(*os.path.split(sub_path))
+    return SourcePath(root, sub_path)
 
 
 class _Session:

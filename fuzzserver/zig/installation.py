@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,7 +76,7 @@ class Zig:
         argv = [str(self.path), question]
         output = {"stdout": b"", "stderr": b""}
         try:
-            with ChildGroup().spawn(argv, Path("/")) as child:
+            with ChildGroup().spawn(argv, Path("/"), _environment()) as child:
                 deadline = time.monotonic() + self.timeout
                 for name, data in child.output(deadline):
                     output[name] += data
@@ -84,9 +85,17 @@ class Zig:
             raise ZigNotFound(f"cannot start Zig compiler '{self.path}': {error}") from error
         except ChildTimeout:
             raise ZigTimeout(f"'{self.path} {question}' gave no answer in {self.timeout:g} s") from None
+        words = " ".join(output["stderr"].decode("utf-8", "replace").split())
         if status != 0:
             raise ZigProcessFailed(
-                f"'{self.path} {question}' {describe_exit(status)}: "
-                f"{output['stderr'].decode(errors='replace').strip()}"
+                f"'{self.path} {question}' {describe_exit(status)}: {words or 'no reason given'}"
             )
-        return output["stdout"].decode("utf-8", "replace")
+        text = output["stdout"].decode("utf-8", "replace")
+        if not text.strip():
+            raise ZigProcessFailed(f"'{self.path} {question}' printed nothing; is it a Zig compiler?")
+        return text
+
+
+def _environment() -> dict[str, str]:
+    # Without a home folder, "zig env" fails over the cache that it does not need.
+    return {"ZIG_GLOBAL_CACHE_DIR": tempfile.gettempdir(), **os.environ}

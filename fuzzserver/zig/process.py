@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,12 +35,15 @@ class PipedChild:
     Owned by one thread; only ``kill`` may be called from others.
     """
 
-    def __init__(self, argv: Sequence[str], cwd: Path | None = None) -> None:
-        """Start it; OSError if that fails."""
+    def __init__(
+        self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it, with our environment unless ``env`` is given; OSError if that fails."""
         self._process = subprocess.Popen(
             argv,
             bufsize=0,
             cwd=cwd,
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,12 +146,14 @@ class ChildGroup:
         return self._stopped
 
     @contextlib.contextmanager
-    def spawn(self, argv: Sequence[str], cwd: Path | None = None) -> Iterator[PipedChild]:
+    def spawn(
+        self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> Iterator[PipedChild]:
         """A child of the group, closed at the end; OSError if it cannot be started."""
         with self._lock:
             if self._stopped:
                 raise OSError("stopped; no more children are started")
-            child = PipedChild(argv, cwd)
+            child = PipedChild(argv, cwd, env)
             self._children.add(child)
         try:
             yield child
