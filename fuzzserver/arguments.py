@@ -34,7 +34,7 @@ examples:
 
 exit codes:
   0 clean   1 internal error   2 usage or bad input   3 findings   4 build failed
-  130 and 143: ended by SIGINT (Ctrl-C) and SIGTERM, without findings
+  130 and 143: ended by SIGINT (Ctrl-C), and by SIGTERM or SIGHUP, without findings
 """
 
 

@@ -54,6 +54,60 @@ def messages_until(port: int, tag: ToClientTag, condition: Callable[[bytes], boo
                 return message
 
 
+class TestSurroundings:
+    """Odd places to run in."""
+
+    def test_no_home(self, debug_pair: FuzzedPair, zig_cache: Path, tmp_path, monkeypatch) -> None:
+        """Without a home folder, --cache-dir is all that is needed."""
+        monkeypatch.delenv("HOME")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        args = serve_args(debug_pair, "--cache-dir", zig_cache)
+        with running(tmp_path, *args) as cli:
+            assert request(cli.port(), "/debug/main.wasm").body[:4] == b"\0asm"
+
+    def test_project_behind_a_link(self, zig_cache: Path, work: Path, tmp_path) -> None:
+        """A project that is reached through a symbolic link has its own sources in the page."""
+        project = write_project(work / "linked-project").parent.parent
+        forget_corpus(project)
+        (tmp_path / "link").symlink_to(project)
+        with running(tmp_path, "run", "link/src/main.zig", "--cache-dir", zig_cache) as cli:
+            index = messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+            tar = request(cli.port(), "/sources.tar").body
+            folder = str(tmp_path / "link" / "src").encode()
+            assert folder in index
+            assert b"fn fuzzSum" in tar
+            assert folder in tar
+            assert errors(cli.text()) == []
+
+    def test_closed_terminal(self, zig_cache: Path, work: Path, tmp_path) -> None:
+        """When the terminal goes away, the workers do not stay."""
+        root = write_project(work / "cli-project")
+        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
+            messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
+            workers = str(work / "cli-project" / ".zig-cache" / "o")
+            assert processes_naming(workers)
+            assert cli.end(signal.SIGHUP) == 143
+        assert processes_naming(workers) == []
+
+    def test_failed_build_reaches_the_page(self, zig_cache: Path, tmp_path) -> None:
+        """Who watches the build in the page is told how it ended."""
+        write(tmp_path, main=BROKEN + "test { main(); }")
+        with running(tmp_path, "run", "main.zig", "--cache-dir", zig_cache) as cli:
+            url = f"ws://127.0.0.1:{cli.port()}/"
+            with connect(url, proxy=None, subprotocols=["fuzzserver"]) as web_socket:
+                texts = [message for message in web_socket if isinstance(message, str)]
+            assert cli.wait() == 4
+        assert '"failed"' in texts[-1]
+        assert "main.zig:4:5: error: use of undeclared identifier" in texts[-1]
+
+    def test_port_file_that_cannot_be_written_leaves_nothing(self, debug_pair: FuzzedPair, tmp_path) -> None:
+        """Not even the file that was to become it."""
+        (tmp_path / "folder").mkdir()
+        done = run_cli(tmp_path, *serve_args(debug_pair, "--port-file", "folder"))
+        assert done.returncode == 2
+        assert [path.name for path in tmp_path.glob("folder*")] == ["folder"]
+
+
 class TestServe:
     """Showing what is there."""
 

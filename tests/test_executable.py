@@ -360,6 +360,18 @@ def test_the_same_tests_without_instrumentation_did_not_write_the_file(debug_pai
         check_match(executable, coverage_of(debug_pair), debug_pair.coverage_file)
 
 
+def test_an_executable_without_section_headers_is_served(debug_pair, tmp_path):
+    """What strips most leaves the segments, which tell where the code is."""
+    data = bytearray(debug_pair.executable.read_bytes())
+    data[40:48] = bytes(8)  # e_shoff
+    data[58:64] = bytes(6)  # e_shentsize, e_shnum, e_shstrndx
+    path = tmp_path / "without"
+    path.write_bytes(data)
+    with Executable(path) as executable:
+        (oddity,) = check_match(executable, coverage_of(debug_pair), NOWHERE)
+    assert "nothing proves" in oddity
+
+
 def test_position_independent_executables_are_refused(zig, zig_cache, folder):
     """Their addresses are those of one run; the sentence says what to do."""
     path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")

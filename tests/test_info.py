@@ -255,6 +255,20 @@ def test_source_paths_of_a_fuzzed_executable(debug_pair, project_root):
     assert len(offered) > 20
 
 
+def test_sources_in_relative_folders_are_found(zig, zig_cache, folder, tmp_path):
+    """They are named as the tables name them, and found where the compiler ran."""
+    path = c_executable(zig, zig_cache, folder, "-gdwarf-4")
+    step = hand_made_step(tmp_path, path, code_addresses(path))
+    offered = {str(path): path.location for path in debug_info_sources(step)}
+    coverage_map = tables_of(step)
+    named = [coverage_map.coverage.file_path(file) for file in range(coverage_map.coverage.files_len)]
+    ours = [name for name in named if not name.startswith("/")]
+    assert len(ours) > 1
+    for name in ours:
+        assert Path(offered[name]).is_file()
+        assert offered[name].startswith(str(folder))
+
+
 def test_source_paths_without_debug_info_are_none(small_pair):
     """There is nothing that would name them."""
     assert debug_info_sources(small_pair.step) == []

@@ -184,6 +184,17 @@ def test_an_entry_point_in_an_empty_table_is_an_error(running, debug_pair, tmp_p
     assert entry_points_of(running, 5) == ()
 
 
+def test_a_bad_entry_point_does_not_cost_those_that_wait_with_it(running, debug_pair):
+    """Each of the entry points that came before their map is answered by itself, in order."""
+    first, second = debug_pair.entry_points
+    for addr in (second, 0x10, first):
+        running.queue.post(EntryPointMsg(debug_pair.coverage_id, addr))
+    running.queue.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    running.wait(lambda: running.changes == 3)
+    assert len(entry_points_of(running, debug_pair.coverage_id)) == 2
+    assert [error for error in running.errors if "0x10" in error]
+
+
 def test_garbage_does_not_end_the_thread(running, debug_pair, tmp_path, caplog):
     """Files that are nothing, and messages that are none, are errors; the next message works."""
     garbage = tmp_path / "garbage"

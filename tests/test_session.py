@@ -211,6 +211,51 @@ def test_stalled_client_costs_the_others_nothing(web_server: WebServer, debug_pa
         each.close()
 
 
+def test_stalled_client_costs_no_time(
+    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that never reads is waited for, not asked again and again, until it is dropped."""
+    monkeypatch.setattr(session, "PING_INTERVAL", 1.0)
+    # More than the buffers of two sockets hold.
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
+    connection, _ = handshake(web_server.port)
+    (thread,) = session_threads()
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    wait_until(lambda: web_server.coverage_files.first())
+    before = time.process_time()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert time.process_time() - before < 1.0
+    connection.close()
+
+
+def test_client_that_pings_and_does_not_read_costs_no_memory(
+    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many pings, the last one is answered when there is room."""
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    wait_until(lambda: web_server.coverage_files.first())
+    connection, _ = handshake(web_server.port)
+    (sending,) = web_server._http_server._sessions
+    ping = b"\x89\xfd" + bytes(4) + bytes(125)
+    for _ in range(100):
+        connection.sendall(ping * 100)
+    wait_until(lambda: sending._pong is not None)
+    assert len(sending._out) < 17 << 20
+    connection.close()
+
+
+def test_last_status_comes_before_the_good_bye(web_server: WebServer) -> None:
+    """Who watched the build learns why it is over."""
+    with viewer(web_server.port, subprotocols=["fuzzserver"]) as connection:
+        connection.recv(30)
+        web_server.set_status("failed", "x.zig:1:1: error: no")
+        web_server.stop()
+        texts = [json.loads(message) for message in connection if isinstance(message, str)]
+    assert texts[-1]["state"] == "failed"
+
+
 def test_stopping_server_says_good_bye(web_server: WebServer) -> None:
     """Clients learn that the server went away, by close code 1001."""
     with viewer(web_server.port) as connection:

@@ -15,6 +15,7 @@ import pytest
 
 from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, SourcePath, WebServer
 from fuzzserver.errors import InputError
+from fuzzserver.web.session import Status
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_web import raw, request, viewer, watch
@@ -244,6 +245,37 @@ def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) 
     assert answers[0] == b"" or b" 500 " in answers[0]
 
 
+def test_stop_is_no_error_of_a_compile(zig: Zig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ctrl-C while the page is compiled for the first time is not worth a line."""
+    with WebServer(zig=zig, cache_dir=tmp_path) as server:
+        ask = threading.Thread(target=lambda: raw(server.port, b"GET /main.wasm HTTP/1.0\r\n\r\n"))
+        ask.start()
+        while not server._compile_client._children._children:
+            pass
+    ask.join(10)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_two_slashes_are_another_path_than_one(web_server: WebServer) -> None:
+    """The whole target counts, as in Zig's server."""
+    assert raw(web_server.port, b"GET // HTTP/1.0\r\n\r\n").split()[1] == b"404"
+
+
+def test_error_about_a_path_that_is_no_text(zig: Zig, tmp_path: Path) -> None:
+    """Even that is answered, in text."""
+    with WebServer(zig=zig, lib_dir=tmp_path / os.fsdecode(b"\xff")) as server:
+        answer = request(server.port, "/")
+    assert answer.status == 500
+    assert b"\\udcff" in answer.body
+
+
+def test_executable_that_is_gone_gives_no_sources(web_server: WebServer, tmp_path: Path) -> None:
+    """The archive is empty; the reason is in the log."""
+    web_server.add_step(FuzzRunStep("x", tmp_path / "gone"))
+    answer = request(web_server.port, "/sources.tar")
+    assert (answer.status, answer.body) == (200, b"")
+
+
 def test_client_that_resets_is_no_error(web_server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
     """Connections that end in the middle of a request are not worth a line."""
     for _ in range(20):
@@ -253,6 +285,27 @@ def test_client_that_resets_is_no_error(web_server: WebServer, caplog: pytest.Lo
         connection.close()
     assert request(web_server.port, "/").status == 200
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_status_of_a_driver_that_says_nothing(web_server: WebServer, debug_pair: FuzzedPair) -> None:
+    """Once there is coverage, the server does not claim to wait for it."""
+    assert web_server._current_status().state == "waiting"
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    with viewer(web_server.port) as connection:
+        watch(connection, "source_index")
+    assert web_server._current_status() == Status("serving", "")
+
+
+def test_problems_are_shown_once_and_not_for_ever(web_server: WebServer) -> None:
+    """A status of any length would be sent to every client again and again."""
+    for number in range(100):
+        web_server._report(f"problem {number % 50}")
+        web_server._report("the same")
+    web_server.set_status("fuzzing", "Fuzzing.")
+    lines = web_server._current_status().text.splitlines()
+    assert lines[0] == "Fuzzing."
+    assert len(lines) == 11
+    assert lines.count("the same") <= 1
 
 
 def test_errors_of_the_coverage_thread_are_shown_in_the_status(
