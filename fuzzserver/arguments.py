@@ -38,6 +38,9 @@ exit codes:
 """
 
 
+_FORMATTER = argparse.RawDescriptionHelpFormatter
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in one line what was wrong."""
 
@@ -76,7 +79,29 @@ def _seconds(text: str) -> float:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser: a subcommand, then its options."""
-    formatter = argparse.RawDescriptionHelpFormatter
+    common = _common_options()
+    parser = _Parser(
+        prog="fuzzserver",
+        description="Watch a fuzzer reach your code, live, in a browser.",
+        epilog=EPILOG,
+        formatter_class=_FORMATTER,
+    )
+    parser.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    commands.add_parser(
+        "demo",
+        parents=[common],
+        help="fuzz the example that comes with fuzzserver",
+        description="Fuzz the example that comes with fuzzserver, and serve the page that shows it.",
+    )
+    _add_run(commands, common)
+    _add_serve(commands, common)
+    return parser
+
+
+def _common_options() -> _Parser:
+    """What every subcommand takes."""
     common = _Parser(add_help=False)
     group = common.add_argument_group("common options")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -122,22 +147,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="how much is written to stderr (default: %(default)s)",
     )
     group.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
+    return common
 
-    parser = _Parser(
-        prog="fuzzserver",
-        description="Watch a fuzzer reach your code, live, in a browser.",
-        epilog=EPILOG,
-        formatter_class=formatter,
-    )
-    parser.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    commands.add_parser(
-        "demo",
-        parents=[common],
-        help="fuzz the example that comes with fuzzserver",
-        description="Fuzz the example that comes with fuzzserver, and serve the page that shows it.",
-    )
+def _add_run(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     run = commands.add_parser(
         "run",
         parents=[common],
@@ -147,9 +160,12 @@ def make_parser() -> argparse.ArgumentParser:
         "Fuzzing data is kept in the .zig-cache of the project: the nearest folder above\n"
         "ROOT.zig with a build.zig, else its own folder.",
         epilog="example:\n  fuzzserver run src/parser.zig --port 8000",
-        formatter_class=formatter,
+        formatter_class=_FORMATTER,
     )
     run.add_argument("root", type=Path, metavar="ROOT.zig", help="source file with fuzz tests")
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     serve = commands.add_parser(
         "serve",
         parents=[common],
@@ -158,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
         "be running on the coverage file; the page follows it.",
         epilog="example:\n  fuzzserver serve --executable .zig-cache/o/1f../test \\\n"
         "      --coverage .zig-cache/v/49e67756ea1c6d82 --entry-point 0x1132940",
-        formatter_class=formatter,
+        formatter_class=_FORMATTER,
     )
     serve.add_argument("--executable", type=Path, required=True, metavar="EXE", help="built with -ffuzz")
     serve.add_argument(
@@ -180,4 +196,3 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER_OR_FILE",
         help="source to show; may be given several times (default: the files that the debug info names)",
     )
-    return parser

@@ -23,6 +23,7 @@ from fuzzserver.errors import (
     CompileErrors,
     FuzzServerError,
     InputError,
+    TestRunnerError,
     ZigError,
     ZigNotFound,
     ZigUnsupported,
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _error_code(error: BaseException) -> ExitCode:
     if isinstance(error, (InputError, ZigNotFound, ZigUnsupported)):
         return ExitCode.USAGE
-    if isinstance(error, ZigError):
+    if isinstance(error, (ZigError, TestRunnerError)):
         return ExitCode.BUILD_FAILED
     return ExitCode.INTERNAL_ERROR
 
