@@ -222,7 +222,7 @@ def test_page_explains_an_executable_without_debug_info(
     """Counters are shown, and the reason for the missing source."""
     show(web_server, small_pair.step, small_pair)
     page.open(web_server.url)
-    page.until_text("#sectNotice", "without debug info")
+    page.until_text("#sectNotice", "no debug info")
     assert page.find("#statTotalRuns").text
 
 

@@ -289,8 +289,9 @@ function noticeNow() {
   };
   if (files.length === 0) return {
     title: "No source to show",
-    text: "The executable was built without debug info (ReleaseSmall or stripped), so its " +
+    text: "The executable has no debug info (built with ReleaseSmall, or stripped) that could be read, so its " +
       `${count(wasm.locationCount())} coverage points belong to no file.`,
+    log,
   };
   return log ? { title: "From the server", text: "", log } : null;
 }
