@@ -1,6 +1,7 @@
 """The fuzz driver as a whole, and its workers one by one."""
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,49 @@ def test_crash(client: ZigCompileClient, work: Path, caplog) -> None:
     assert "fuzz worker for 'crashing.test.fuzz long' was ended by signal SIGABRT" in caplog.messages
     assert "all fuzz workers crashed" in caplog.messages
     assert ("fuzzserver.worker", logging.ERROR, end.stderr.rstrip("\n")) in caplog.record_tuples
+
+
+@pytest.mark.parametrize("_round", range(5))
+def test_workers_do_not_create_the_coverage_file_at_once(
+    client: ZigCompileClient, work: Path, _round: int
+) -> None:
+    """Without a coverage file from an earlier run, both fuzzers come to life, every time."""
+    server = Server()
+    driver = make_driver(client, write_project(work / "driver-project"), server)
+    tests = driver.build()
+    shutil.rmtree(work / "driver-project" / ".zig-cache" / "v", ignore_errors=True)
+    driver.start_workers(tests)
+    try:
+        server.wait_for(lambda: len(server.of(EntryPointMsg)) == 2)
+    finally:
+        driver.stop()
+    assert driver.crashes == []
+
+
+def test_second_worker_waits_for_the_first(
+    client: ZigCompileClient, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the first one has told its coverage id, or has ended, no other is started."""
+    started: list[FuzzTest] = []
+    started_meanwhile: list[FuzzTest] = []
+    go_on = threading.Event()
+
+    def worker(_children, test, _cache_root, _cwd, _seed, post) -> WorkerEnd:
+        started.append(test)
+        if len(started) == 1:
+            go_on.wait(WAIT)
+            started_meanwhile.extend(started[1:])
+            post(CoverageMsg(1, test.step))
+        return WorkerEnd(test, "was ended by this test", "")
+
+    monkeypatch.setattr("fuzzserver.fuzz.driver.fuzz_worker_run", worker)
+    driver = make_driver(client, write_project(work / "driver-project"), Server())
+    tests = driver.build()
+    threading.Timer(0.3, go_on.set).start()
+    driver.start_workers(tests)
+    driver.stop()
+    assert started == tests
+    assert started_meanwhile == []
 
 
 def test_one_of_two_crashes(client: ZigCompileClient, work: Path, caplog) -> None:

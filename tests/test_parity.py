@@ -51,7 +51,7 @@ def both(request, zig: Zig, zig_cache: Path, work: Path) -> Iterator[BothServers
     project = work / f"parity-{request.param}"
     write_project(project)
     with zig_web_server(zig.path, project, zig_cache, f"-Doptimize={request.param}") as (port, pid):
-        with viewer(port) as connection:
+        with viewer(port, ping_interval=None) as connection:
             indexes: tuple[int, ...] = ()
             while len(indexes) < 2:
                 message = watch(connection, "entry_points").entry_points

@@ -78,17 +78,29 @@ class FuzzDriver:
         return [FuzzTest(step, index, found.names[index]) for index in found.fuzz_tests]
 
     def start_workers(self, tests: list[FuzzTest]) -> None:
-        """Start a worker for each test and return."""
+        """Start a worker for each test and return when all run."""
         log.info("fuzzing %s", ", ".join(f"'{test.name}'" for test in tests))
         self._set_status("fuzzing", f"Fuzzing {_count(len(tests), 'test')} of {self._root.path.name}.")
         self._running = len(tests)
+        # Zig's fuzzer gives up if another one is just creating the coverage file: let the first create it.
+        created = threading.Event()
         for number, test in enumerate(tests):
-            thread = threading.Thread(target=self._run_worker, args=(test,), name=f"fuzz-worker-{number}")
+            thread = threading.Thread(
+                target=self._run_worker, args=(test, created), name=f"fuzz-worker-{number}"
+            )
             thread.start()
             self._workers.append(thread)
+            created.wait()
 
-    def _run_worker(self, test: FuzzTest) -> None:
-        end = self._fuzz(test)
+    def _run_worker(self, test: FuzzTest, created: threading.Event) -> None:
+        """Run a worker to its end; ``created`` is set once the coverage file is there, or will not be."""
+
+        def post(msg: Msg) -> None:
+            created.set()
+            self._post(msg)
+
+        end = self._fuzz(test, post)
+        created.set()
         if self._children.stopped:
             return
         if end.stderr:
@@ -104,10 +116,10 @@ class FuzzDriver:
         else:
             self._set_status("fuzzing", _last_words(f"{_count(running, 'worker')} left.", self.crashes))
 
-    def _fuzz(self, test: FuzzTest) -> WorkerEnd:
+    def _fuzz(self, test: FuzzTest, post: Callable[[Msg], None]) -> WorkerEnd:
         try:
             return fuzz_worker_run(
-                self._children, test, self._root.cache_root, self._root.project, self._seed, self._post
+                self._children, test, self._root.cache_root, self._root.project, self._seed, post
             )
         except (OSError, FuzzServerError) as error:
             return WorkerEnd(test, f"could not be run: {error}", "")
