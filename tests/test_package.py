@@ -25,19 +25,14 @@ def run(*args: object, cwd: Path) -> str:
     return done.stdout
 
 
-def working_tree() -> list[str]:
-    """The files of the checkout that are, or would be, committed."""
-    listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY)
-    return [name for name in listing.split("\0") if name and (REPOSITORY / name).is_file()]
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from a copy of the checkout."""
+    """The wheel, built from a copy of the sources, so that nothing is left in the checkout."""
     source = tmp_path_factory.mktemp("source")
-    for name in working_tree():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, source / name)
+    for name in ("fuzzserver", "lib"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
     out = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", out, source, cwd=out)
     (wheel,) = out.glob("*.whl")
@@ -58,7 +53,10 @@ def test_wheel_has_every_file(wheel: Path) -> None:
     """Each module, the page, the example and the type marker are in the wheel, and no tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = {name for name in working_tree() if name.startswith("fuzzserver/")}
+    package = (REPOSITORY / "fuzzserver").rglob("*")
+    files = {
+        str(path.relative_to(REPOSITORY)) for path in package if path.suffix in (".py", ".zig", ".typed")
+    }
     page = {f"fuzzserver/lib/fuzzer/web/{name}" for name in PAGE_FILES}
     assert files | page <= names
     assert {name.split("/")[0] for name in names} == {"fuzzserver"}
