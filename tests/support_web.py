@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,11 +83,15 @@ class Seen:
 
 
 def watch(connection: ClientConnection, *kinds: str, timeout: float = 60) -> Seen:
-    """Receive until each of ``kinds`` has come (default: all that a page needs)."""
+    """Receive until each of ``kinds`` has come (default: all that a page needs).
+
+    TimeoutError if that takes longer than ``timeout`` seconds in all.
+    """
+    deadline = time.monotonic() + timeout
     wanted = set(kinds or ("current_time", "source_index", "coverage_update", "entry_points"))
     seen = Seen()
     while wanted:
-        message = connection.recv(timeout)
+        message = connection.recv(max(0.0, deadline - time.monotonic()))
         if isinstance(message, bytes):
             wanted.discard(seen.take(message))
     return seen
