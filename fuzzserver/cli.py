@@ -119,12 +119,7 @@ def _zig(args: argparse.Namespace) -> Zig:
 
 def _cache_dir(args: argparse.Namespace) -> Path:
     """A folder that can be written to: Zig itself does not notice if it cannot."""
-    try:
-        cache_dir: Path = (args.cache_dir or paths.default_cache_dir()).absolute()
-    except RuntimeError as error:
-        raise InputError(
-            "there is no home folder to keep compiled files in; --cache-dir names one"
-        ) from error
+    cache_dir: Path = (args.cache_dir or paths.default_cache_dir()).absolute()
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_dir):

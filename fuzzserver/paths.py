@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from fuzzserver.errors import InputError
+
 __all__ = ["default_cache_dir", "example", "lib_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -23,6 +25,11 @@ def example() -> Path:
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/fuzzserver``, else ``~/.cache/fuzzserver``."""
+    """``$XDG_CACHE_HOME/fuzzserver``, else ``~/.cache/fuzzserver``; InputError without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "fuzzserver"
+    if os.path.isabs(base):
+        return Path(base) / "fuzzserver"
+    try:
+        return Path.home() / ".cache" / "fuzzserver"
+    except RuntimeError as error:
+        raise InputError("there is no home folder to keep compiled files in; name a cache folder") from error

@@ -66,7 +66,8 @@ class WebServer:
             lib_dir: the folder whose ``fuzzer/web/`` is served; by default our own page.
             cache_dir: where compiled wasm is kept; by default ``~/.cache/fuzzserver``.
 
-        Raises ZigNotFound if there is no compiler.
+        Raises ZigNotFound if there is no compiler, and InputError if there is no home folder and no
+        ``cache_dir``.
         """
         self._base_timestamp = time.monotonic_ns()
         self._listen_address = listen_address
@@ -101,7 +102,9 @@ class WebServer:
             self._http_server = HttpServer((host, port), site)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot listen on {host} port {port}: {reason}") from error
+            raise InputError(
+                f"cannot listen on {host} port {port}: {reason}; port 0 picks a free one"
+            ) from error
         self._threads = [
             threading.Thread(
                 target=coverage_run,

@@ -13,7 +13,7 @@ PACKAGE = Path(fuzzserver.__file__).parent
 
 LAYERS = (
     ("errors",),
-    ("wire",),
+    ("wire", "paths"),
     ("step",),
     ("zig", "coverage"),
     ("fuzz", "web"),
@@ -23,7 +23,7 @@ LAYERS = (
 )
 """As in the docstring of the package: each layer imports only those before it. The last is the door."""
 
-LEAVES = ("arguments", "files", "paths", "version")
+LEAVES = ("arguments", "files", "version")
 """Import nothing of the package but each other; everybody may import them."""
 
 DOOR_IMPORTS = ("coverage", "errors", "step", "version", "webserver", "zig")

@@ -95,8 +95,6 @@ class CoverageMap:
             return best
         if not self._pcs:
             raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
-        if not self._pcs:
-            raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
         known = [pc for index, pc in enumerate(self._pcs) if self._has_source(index)]
         where = f", the lowest of them 0x{min(known):x}" if known else ""
         raise InputError(
