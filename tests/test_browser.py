@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, WebServer, paths
 from fuzzserver.wire.abi import SeenPcsHeader
 from fuzzserver.zig.installation import Zig
+from fuzzserver.zig.wasm import build_wasm_binary
 from tests.projects import FuzzedPair, write_project, zig_web_server
 
 FLAGS = (
@@ -213,6 +215,28 @@ def test_page_says_why_there_is_no_coverage(
     web_server.set_status("failed", "x.zig:1:1: error: no\n  here\n  ^")
     page.until_text("main", "x.zig:1:1: error: no\n  here\n  ^")
     show(web_server, debug_pair.step, debug_pair)
+    page.until_text("#fileRows", "parser.zig")
+
+
+def test_page_does_not_deny_coverage_while_it_loads(
+    page: Page, web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its wasm is compiled the page can't read the tables, but it knows that they are there."""
+    go_on = threading.Event()
+
+    def build_late(*args) -> Path:
+        go_on.wait(PATIENCE)
+        return build_wasm_binary(*args)
+
+    monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build_late)
+    show(web_server, debug_pair.step, debug_pair)
+    try:
+        page.open(web_server.url)
+        page.until_text("#serverState", "serving")
+        page.until(lambda: not page.all("#sectNotice")[0].is_displayed(), timeout=20)
+        assert "Loading WebAssembly" in page.text("#status")
+    finally:
+        go_on.set()
     page.until_text("#fileRows", "parser.zig")
 
 

@@ -40,6 +40,8 @@ const domPointRows = byId("pointRows");
 
 // What `receive` of main.zig answers.
 const MALFORMED = 0, UNKNOWN = 1, SAME_INDEX = 3, NEW_INDEX = 4, COVERAGE = 5, ENTRY_POINTS = 6;
+// The one tag that matters before main.wasm is there to read the message.
+const SOURCE_INDEX = 1;
 const SUBPROTOCOL = "fuzzserver";
 const RECENT_MS = 10_000;
 // A table of more rows than this makes every browser slow, and nobody reads it.
@@ -122,6 +124,7 @@ function onSocketMessage(event) {
   // In order of arrival, and without the older message of the same kind.
   queued.delete(bytes[0]);
   queued.set(bytes[0], bytes);
+  renderNotice();
 }
 
 function onServerText(text) {
@@ -276,7 +279,9 @@ function renderNotice() {
 
 function noticeNow() {
   if (wasmFailure !== null) return { title: "main.wasm could not be loaded", ...wasmFailure, retry: true };
-  if (wasm === null && server.state === undefined) return null;
+  // The tables may be here already and only wait for someone who can read them.
+  const isWaiting = server.state === undefined || queued.has(SOURCE_INDEX);
+  if (wasm === null && isWaiting && server.state !== "failed") return null;
   const text = String(server.text ?? "").trim();
   const log = text.includes("\n") ? text : "";
   const reason = SERVER_STATES[server.state] ?? "The fuzzer has not reported its coverage yet.";
