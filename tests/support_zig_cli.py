@@ -1,18 +1,33 @@
 """The program as users start it: a process whose stderr is read while it runs."""
 
+import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support_zig_children import WAIT
+from websockets.sync.client import connect
+
+from fuzzserver.wire.abi import ToClientTag
+from tests.support_web import request
+from tests.support_zig_children import WAIT, is_alive
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BUILD_WAIT = 200.0
+"""Seconds for a first build on a busy machine. Nothing takes this long unless something is broken."""
+
+MARKER = "FUZZSERVER_TEST"
+"""Environment variable by which the processes of one run of the program are known."""
+
 LISTENING = re.compile(r"info: web interface listening at http://127\.0\.0\.1:(\d+)/")
 
 
@@ -34,7 +49,7 @@ def run_cli(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
         env=environment(folder),
         capture_output=True,
         text=True,
-        timeout=WAIT,
+        timeout=BUILD_WAIT,
         check=False,
     )
 
@@ -48,8 +63,13 @@ class Cli:
         # Guards ``lines`` and ``_ended``; notified when either changes.
         self._condition = threading.Condition()
         self._ended = False
+        self._token = secrets.token_hex(16)
         self._process = subprocess.Popen(
-            command(*args), cwd=folder, env=environment(folder), stderr=subprocess.PIPE, text=True
+            command(*args),
+            cwd=folder,
+            env=environment(folder) | {MARKER: self._token},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._reader = threading.Thread(target=self._read, name="stderr")
         self._reader.start()
@@ -71,7 +91,7 @@ class Cli:
             return next((found for line in self.lines if (found := re.search(pattern, line))), None)
 
         with self._condition:
-            assert self._condition.wait_for(lambda: find() or self._ended, WAIT), self.text()
+            assert self._condition.wait_for(lambda: find() or self._ended, BUILD_WAIT), self.text()
             found = find()
             assert found, self.text()
             return found
@@ -79,6 +99,42 @@ class Cli:
     def port(self) -> int:
         """The port that it listens on, as it says itself."""
         return int(self.wait_for_line(LISTENING.pattern)[1])
+
+    def get(self, path: str) -> Any:
+        """The JSON that it serves at ``path``."""
+        try:
+            answer = request(self.port(), path)
+        except OSError as error:
+            raise AssertionError(f"{path}: {error}\n{self.text()}") from error
+        assert answer.status == 200, answer
+        return json.loads(answer.body)
+
+    def wait_for(self, path: str, condition: Callable[[Any], object]) -> Any:
+        """Ask for ``path`` until ``condition`` holds for the JSON in it, which is returned."""
+        deadline = time.monotonic() + BUILD_WAIT
+        while not condition(found := self.get(path)):
+            assert time.monotonic() < deadline, f"{path} is {found}\n{self.text()}"
+            time.sleep(0.05)
+        return found
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def descendants(self) -> list[int]:
+        """Processes that it has started, and those that they have started, and that run."""
+        marker = f"{MARKER}={self._token}".encode()
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != self.pid:
+                try:
+                    environ = Path("/proc", entry, "environ").read_bytes()
+                except OSError:
+                    continue  # It is gone.
+                if marker in environ and is_alive(int(entry)):
+                    found.append(int(entry))
+        return found
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send a signal and wait for the exit code."""
@@ -116,3 +172,24 @@ def running(folder: Path, *args: object) -> Iterator[Cli]:
         yield cli
     finally:
         cli.close()
+
+
+def errors(stderr: str) -> list[str]:
+    """The lines that say what is wrong."""
+    return [line for line in stderr.splitlines() if line.startswith("error: ")]
+
+
+def forget_sessions(project: Path) -> None:
+    """Let a project be one that was never fuzzed: without findings, and without inputs."""
+    shutil.rmtree(project / ".zig-cache" / "fuzzserver", ignore_errors=True)
+
+
+def messages_until(
+    port: int, tag: ToClientTag, condition: Callable[[bytes], object] = bytes.__len__, path: str = "/"
+) -> bytes:
+    """The first message with ``tag`` for which ``condition`` holds that a page is sent."""
+    with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as web_socket:
+        while True:
+            message = web_socket.recv(timeout=BUILD_WAIT)
+            if message[0] == tag and condition(message):
+                return message

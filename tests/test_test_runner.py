@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.errors import TestRunnerError
-from fuzzserver.fuzz.build import FuzzRoot, build_tests
+from fuzzserver.fuzz.build import build_tests
+from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.zig import test_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
@@ -45,8 +46,8 @@ TIMEOUT = 3.0
 @pytest.fixture(scope="module")
 def troubled(client: ZigCompileClient, work: Path) -> Path:
     """An executable with a test for each way to misbehave, and a fuzz test at both ends."""
-    root = FuzzRoot.find(write(work / "troubled", troubled=TROUBLED))
-    return build_tests(client, root, fuzz=False).path
+    root = TestCommand.of_root(write(work / "troubled", troubled=TROUBLED))
+    return build_tests(client, root, "normal").path
 
 
 def find(executable: Path, folder: Path, children: ChildGroup | None = None) -> FoundTests:

@@ -63,16 +63,24 @@ class ZigCompileClient:
     """Runs compiles, from any number of threads. ``stop`` ends those that run."""
 
     def __init__(self, zig: Zig, global_cache_dir: Path) -> None:
-        """``global_cache_dir`` is passed to every compile; what projects share lies there."""
+        """``global_cache_dir`` is where what projects share lies, unless a compile names another."""
         self.zig = zig
         self.global_cache_dir = global_cache_dir
         self._children = ChildGroup()
 
-    def compile(self, args: Sequence[str], cache_dir: Path, cwd: Path | None = None) -> CompileResult:
+    def compile(
+        self,
+        args: Sequence[str],
+        cache_dir: Path,
+        cwd: Path | None = None,
+        *,
+        global_cache_dir: Path | None = None,
+    ) -> CompileResult:
         """Run ``zig *args --listen=-`` in ``cwd``.
 
         ``args`` begin with the subcommand; ``cache_dir`` is what they name as
-        ``--cache-dir``. Raises a ZigError; CompileErrors if the source is at fault, which is then
+        ``--cache-dir``, and ``global_cache_dir`` as ``--global-cache-dir`` if that is not ours.
+        Raises a ZigError; CompileErrors if the source is at fault, which is then
         logged already; Stopped after ``stop``.
         """
         cwd = cwd or Path.cwd()
@@ -109,9 +117,8 @@ class ZigCompileClient:
             raise CompileErrors(text)
         if session.output_dir is None:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
-        return CompileResult(
-            session.output_dir, session.cache_hit, self._source_paths(session, cache_dir, cwd)
-        )
+        inputs = self._source_paths(session, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
+        return CompileResult(session.output_dir, session.cache_hit, inputs)
 
     def _run(self, child: PipedChild, session: "_Session", command: str) -> int:
         deadline = time.monotonic() + self.zig.timeout
@@ -141,12 +148,14 @@ class ZigCompileClient:
                 f"{session.stderr_text()}the following command broke its protocol ({error}):\n{command}"
             ) from error
 
-    def _source_paths(self, session: "_Session", cache_dir: Path, cwd: Path) -> tuple[SourcePath, ...]:
+    def _source_paths(
+        self, session: "_Session", cwd: Path, cache_dir: Path, global_cache_dir: Path
+    ) -> tuple[SourcePath, ...]:
         roots = {
             PathPrefix.CWD: str(cwd),
             PathPrefix.ZIG_LIB: str(self.zig.lib_dir),
             PathPrefix.LOCAL_CACHE: str(cache_dir),
-            PathPrefix.GLOBAL_CACHE: str(self.global_cache_dir),
+            PathPrefix.GLOBAL_CACHE: str(global_cache_dir),
         }
         return tuple(_source_path(roots[item.prefix], item.sub_path) for item in session.inputs)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fuzzserver.errors import ZigNotFound, ZigProcessFailed, ZigTimeout, ZigUnsupported
-from fuzzserver.zig.process import ChildGroup, ChildTimeout, describe_exit
+from fuzzserver.zig.process import ChildTimeout, PipedChild, describe_exit
 
 __all__ = ["Zig", "find_zig"]
 
@@ -76,7 +76,7 @@ class Zig:
         argv = [str(self.path), question]
         output = {"stdout": b"", "stderr": b""}
         try:
-            with ChildGroup().spawn(argv, Path("/"), _environment()) as child:
+            with PipedChild(argv, Path("/"), _environment()) as child:
                 deadline = time.monotonic() + self.timeout
                 for name, data in child.output(deadline):
                     output[name] += data

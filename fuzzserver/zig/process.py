@@ -1,7 +1,8 @@
 """A child process whose two output pipes are drained at once, and which is ended for sure.
 
 A child that fills a pipe that nobody reads would wait for ever, and we for it. And a child may have
-children: each runs in a session of its own, so that a signal reaches all of them.
+children: each runs in a session of its own, so that a signal reaches all of them. Should we be killed
+ourselves, a watchdog ends them.
 """
 
 import contextlib
@@ -13,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-__all__ = ["ChildGroup", "ChildTimeout", "PipedChild", "describe_exit"]
+from fuzzserver.zig.watchdog import TOKEN_VARIABLE, Watchdog
+
+__all__ = ["ChildGroup", "ChildTimeout", "KeptOutput", "PipedChild", "describe_exit"]
 
 CHUNK = 64 * 1024
 GRACE = 2.0
@@ -23,6 +26,32 @@ GRACE = 2.0
 
 _LINGER = 0.5
 """Seconds for which output is awaited after the child itself ended, from what it left behind."""
+
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+class KeptOutput:
+    """The beginning and the end of what a child writes: a trace of an endless recursion has megabytes."""
+
+    def __init__(self, limit: int) -> None:
+        """``limit``: bytes that are kept in all."""
+        self._half = limit // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+
+    def __iadd__(self, data: bytes) -> Self:
+        """Take in what came next."""
+        room = self._half - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        del self._tail[: -self._half]
+        return self
+
+    @property
+    def text(self) -> str:
+        """What is kept."""
+        return (self._head + self._tail).decode("utf-8", "replace")
 
 
 class ChildTimeout(Exception):
@@ -55,6 +84,15 @@ class PipedChild:
         """The process id, which is the id of its group too."""
         return self._process.pid
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it uses, without that of its children; 0 if it is gone (proc(5), ``statm``)."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * PAGE_SIZE
+        except (OSError, IndexError, ValueError):
+            return 0
+
     def send(self, data: bytes) -> bool:
         """Write to the child; False if it does not listen any more (its output says why)."""
         assert self._process.stdin is not None
@@ -65,26 +103,36 @@ class PipedChild:
         return True
 
     def output(
-        self, deadline: float | Callable[[], float] | None = None
-    ) -> Iterator[tuple[Literal["stdout", "stderr"], bytes]]:
+        self, deadline: float | Callable[[], float] | None = None, idle: float | None = None
+    ) -> Iterator[tuple[Literal["stdout", "stderr", "tick"], bytes]]:
         """What the child writes, as it comes, until it closes both pipes or is gone.
 
         ``deadline`` is a time of ``time.monotonic``, or a function that gives it; ChildTimeout is
-        raised when it passes.
+        raised when it passes. With ``idle``, there is a ``("tick", b"")`` at least each time that the
+        child was silent for so many seconds.
         """
+        longest = _LINGER if idle is None else min(idle, _LINGER)
         assert self._process.stdout is not None and self._process.stderr is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ, "stdout")
             selector.register(self._process.stderr, selectors.EVENT_READ, "stderr")
+            gone_since: float | None = None
             while selector.get_map():
                 limit = deadline() if callable(deadline) else deadline
-                remaining = _LINGER if limit is None else limit - time.monotonic()
+                remaining = longest if limit is None else limit - time.monotonic()
                 if remaining <= 0:
                     raise ChildTimeout
                 gone = self._process.poll() is not None
-                ready = selector.select(min(remaining, _LINGER))
+                if gone:
+                    # What it left behind may hold the pipes, and write for ever.
+                    gone_since = gone_since or time.monotonic()
+                    if time.monotonic() - gone_since > _LINGER:
+                        return
+                ready = selector.select(min(remaining, _LINGER if gone else longest))
                 if not ready and gone:
                     return
+                if not ready and idle is not None:
+                    yield "tick", b""
                 for key, _ in ready:
                     data = os.read(key.fd, CHUNK)
                     if data:
@@ -112,6 +160,7 @@ class PipedChild:
         """End whatever is left of the child and release everything. May be called twice."""
         if self._process.poll() is None:
             self.kill(signal.SIGTERM)
+            self.kill(signal.SIGCONT)  # It may be paused, and would not hear of it.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE)
         self.kill()
@@ -132,12 +181,17 @@ class PipedChild:
 
 
 class ChildGroup:
-    """The children that belong to one owner, so that it can end them all from another thread."""
+    """The children that belong to one owner, so that it can end them all from another thread.
+
+    They do not outlive this process, however it ends.
+    """
 
     def __init__(self) -> None:
-        # Guards ``_children`` and ``_stopped``.
+        # Guards all below.
         self._lock = threading.Lock()
         self._children: set[PipedChild] = set()
+        self._watchdog: Watchdog | None = None
+        self._holders = 0
         self._stopped = False
 
     @property
@@ -150,17 +204,40 @@ class ChildGroup:
         self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> Iterator[PipedChild]:
         """A child of the group, closed at the end; OSError if it cannot be started."""
-        with self._lock:
-            if self._stopped:
-                raise OSError("stopped; no more children are started")
-            child = PipedChild(argv, cwd, env)
-            self._children.add(child)
-        try:
-            yield child
-        finally:
-            child.close()
+        with self.watched() as token:
             with self._lock:
-                self._children.discard(child)
+                if self._stopped:
+                    raise OSError("stopped; no more children are started")
+                child = PipedChild(argv, cwd, {**(os.environ if env is None else env), TOKEN_VARIABLE: token})
+                self._children.add(child)
+            try:
+                yield child
+            finally:
+                child.close()
+                with self._lock:
+                    self._children.discard(child)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[str]:
+        """Have a watchdog for some time: all children of that time share it. Gives its token.
+
+        ``spawn`` does so for each child; around many short-lived ones, it saves a process for each.
+        """
+        with self._lock:
+            if self._watchdog is None:
+                self._watchdog = Watchdog()
+            self._holders += 1
+            token = self._watchdog.token
+        try:
+            yield token
+        finally:
+            with self._lock:
+                self._holders -= 1
+                unneeded = None
+                if self._holders == 0:
+                    unneeded, self._watchdog = self._watchdog, None
+            if unneeded is not None:
+                unneeded.close()
 
     def stop(self) -> None:
         """End all children, and start no more. Their owners' threads see their output end.
@@ -172,6 +249,12 @@ class ChildGroup:
             self._stopped = True
             for child in self._children:
                 child.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def describe_exit(status: int) -> str:

@@ -22,11 +22,14 @@ from fuzzserver.wire.messages import (
     TestResults,
     client_message,
 )
-from fuzzserver.zig.process import ChildGroup, ChildTimeout, PipedChild, describe_exit
+from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild, describe_exit
 
 __all__ = ["FoundTests", "find_fuzz_tests", "test_runner_argv"]
 
 log = logging.getLogger(__name__)
+
+MAX_STDERR = 16 * 1024
+"""How much of what a test writes is kept, in bytes."""
 
 TEST_TIMEOUT = 60.0
 """Seconds for one test; a unit test that takes longer is no base for fuzzing."""
@@ -72,13 +75,13 @@ class _Conversation:
     def __init__(self, child: PipedChild) -> None:
         self._child = child
         self._reader = MessageReader()
-        self._stderr = bytearray()
+        self._stderr = KeptOutput(MAX_STDERR)
         self._deadline = 0.0
         self._messages = self._receive()
 
     def ask(self, question: bytes, answer_tag: ServerTag) -> bytes:
         """Send a message and return the body of the answer; TestRunnerError if none comes."""
-        self._stderr.clear()
+        self._stderr = KeptOutput(MAX_STDERR)
         self._deadline = time.monotonic() + TEST_TIMEOUT
         self._child.send(question)
         try:
@@ -90,7 +93,7 @@ class _Conversation:
             raise TestRunnerError(f"gave no answer in {TEST_TIMEOUT:g} s") from None
         except MessageError as error:
             raise TestRunnerError(f"broke the test runner's protocol: {error}") from error
-        stderr = self._stderr.decode("utf-8", "replace").strip()
+        stderr = self._stderr.text.strip()
         raise TestRunnerError(f"{status}{': ' if stderr else ''}{stderr}")
 
     def close(self) -> None:
