@@ -49,10 +49,17 @@ class FuzzRunStep:
     coverage_file: Path | None = None
     """The coverage file, where it does not lie in ``cache_root`` under its own name."""
 
-    def coverage_file_path(self, coverage_id: int) -> Path:
-        """Where the coverage file with this id is."""
+    key: str = ""
+    """Builds of the same target have the same key; the newest of them is what is shown.
+
+    By default, an executable is a target of its own.
+    """
+
+    def coverage_file_path(self, coverage_id: int, cache_root: Path | None = None) -> Path:
+        """Where the coverage file with this id is, for a worker that uses ``cache_root``."""
         if self.coverage_file is not None:
             return self.coverage_file
-        if self.cache_root is None:
+        folder = cache_root or self.cache_root
+        if folder is None:
             raise ValueError(f"step '{self.name}' has neither cache_root nor coverage_file")
-        return self.cache_root / "v" / coverage_file_name(coverage_id)
+        return folder / "v" / coverage_file_name(coverage_id)

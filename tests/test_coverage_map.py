@@ -4,6 +4,7 @@ import logging
 import os
 import struct
 from array import array
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from fuzzserver.coverage.coverage_map import (
     coverage_update_message,
     prepare_tables,
 )
-from fuzzserver.coverage.seen_pcs import SeenPcs
+from fuzzserver.coverage.seen_pcs import SeenPcs, SeenPcsSnapshot
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import CoverageFileError, ExecutableError, InputError
 from fuzzserver.step import FuzzRunStep
@@ -30,19 +31,25 @@ INVALID = (0xFFFFFFFF, 0, 0)
 
 
 @pytest.fixture
-def make(tmp_path):
+def coverage_file(tmp_path):
+    """The coverage file of the map that ``make`` makes."""
+    return tmp_path / "coverage"
+
+
+@pytest.fixture
+def make(coverage_file):
     """Makes a map by hand; a PC in ``lost`` has no source location."""
     made: list[CoverageMap] = []
 
     def run(pcs: list[int], lost: tuple[int, ...] = ()) -> CoverageMap:
-        path = tmp_path / "coverage"
+        path = coverage_file
         path.write_bytes(coverage_bytes(pcs, seen=[0] if pcs else [], n_runs=5, unique_runs=2))
         coverage = Coverage()
         coverage.intern_file(b"/src", b"a.zig")
         locations = array("I")
         for index, pc in enumerate(pcs):
             locations.extend(INVALID if pc in lost else (0, 10 + index, 3))
-        made.append(CoverageMap(7, SeenPcs(path), array("Q", pcs), coverage, locations, -4))
+        made.append(CoverageMap(7, Path("exe"), SeenPcs(path), array("Q", pcs), coverage, locations, -4))
         return made[-1]
 
     yield run
@@ -157,10 +164,10 @@ def test_the_coverage_update_message_holds_counters_and_bits(make):
     assert coverage_map.start_n_runs == 5
 
 
-def test_a_truncated_file_keeps_the_last_snapshot(make, caplog):
+def test_a_truncated_file_keeps_the_last_snapshot(make, coverage_file, caplog):
     """It is logged once for each time that the file breaks, and followed again when it is whole."""
     coverage_map = make([30, 10])
-    path = coverage_map.seen_pcs.path
+    path = coverage_file
     path.write_bytes(coverage_bytes([30, 10], seen=[0, 1], n_runs=9))
     before = coverage_map.read()
     for broken in (1, 2):
@@ -174,6 +181,32 @@ def test_a_truncated_file_keeps_the_last_snapshot(make, caplog):
         path.write_bytes(coverage_bytes([30, 10], n_runs=9 + broken))
         before = coverage_map.read()
         assert before.n_runs == 9 + broken
+
+
+def test_workers_are_joined(make, tmp_path):
+    """The coverage file of one more worker adds its runs and bits; a file at the same path replaces one."""
+    coverage_map = make([30, 10])
+    second = tmp_path / "second"
+    second.write_bytes(coverage_bytes([30, 10], seen=[1], n_runs=70, unique_runs=3))
+    coverage_map.add_coverage_file(second)
+    coverage_map.add_coverage_file(second)
+    assert coverage_map.read() == SeenPcsSnapshot(75, 5, b"\x03" + bytes(7))
+    assert coverage_map.start_n_runs == 75
+    second.rename(tmp_path / "old")
+    second.write_bytes(coverage_bytes([30, 10], n_runs=1))
+    coverage_map.add_coverage_file(second)
+    assert coverage_map.read() == SeenPcsSnapshot(6, 3, b"\x01" + bytes(7))
+    assert coverage_map.start_n_runs == 6
+
+
+def test_a_worker_with_other_points_is_refused(make, tmp_path):
+    """A file that lists other PCs would mix up all bits."""
+    coverage_map = make([30, 10])
+    second = tmp_path / "second"
+    second.write_bytes(coverage_bytes([30, 11], n_runs=70))
+    with pytest.raises(CoverageFileError, match=r"second' lists other PCs .* 0700000000000000, too"):
+        coverage_map.add_coverage_file(second)
+    assert coverage_map.read().n_runs == 5
 
 
 def test_a_closed_map_keeps_the_last_snapshot(make):

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import struct
+import subprocess
 from array import array
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from fuzzserver.coverage.executable import (
 )
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import CoverageFileError, ExecutableError
+from fuzzserver.zig.process import ChildGroup
+from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
 from tests.projects import FuzzedPair, fuzz_for_a_moment
 from tests.support_native import table_executable, write_files
+from tests.support_zig_cache import fuzzed_pie
 
 BARE = ("-nostdlib", "-Wl,-e,main")
 NOWHERE = Path("the/coverage/file")
@@ -32,6 +36,24 @@ fn fuzzC(_: void, input: []const u8) anyerror!void {
 test "fuzz c" {
     try std.testing.fuzz({}, fuzzC, .{});
 }
+"""
+ODD_NAMES = """
+const deep = @import("sub/deep.zig");
+test {
+    _ = deep;
+    _ = Type;
+}
+test "a \\"quote\\", a / and \u00fc.test." {}
+test "two\\nlines" {}
+fn twice(x: u32) u32 {
+    return 2 * x;
+}
+test twice {
+    if (twice(2) != 4) return error.Wrong;
+}
+const Type = struct {
+    test "in a type" {}
+};
 """
 DEPTH_C = """
 int c_depth(const char *data, unsigned long len)
@@ -372,13 +394,59 @@ def test_an_executable_without_section_headers_is_served(debug_pair, tmp_path):
     assert "nothing proves" in oddity
 
 
-def test_position_independent_executables_are_refused(zig, zig_cache, folder):
-    """Their addresses are those of one run; the sentence says what to do."""
-    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")
+@pytest.mark.parametrize("target", ["x86_64-linux-musl", "aarch64-linux-musl"])
+def test_the_pcs_of_position_independent_executables_are_relocated(zig, zig_cache, folder, target):
+    """They are the addresses of the functions that the table lists, as the symbols tell them."""
+    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie", "-target", target)
     with Executable(path) as executable:
         assert executable.is_pie
+        symbols = {
+            symbol.name: symbol["st_value"] for symbol in executable._sections[".symtab"].iter_symbols()
+        }
+        own = executable.pc_addrs()
+        assert list(own) == [symbols["a"], symbols["c"], symbols["b"]]
+        assert check_match(executable, own, NOWHERE) == []
+
+
+def test_addresses_of_one_run_are_refused(zig, zig_cache, folder):
+    """Zig before 0.16 writes them for a position-independent executable; the sentence says what to do."""
+    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")
+    with Executable(path) as executable:
+        own = executable.pc_addrs()
+        slid = array("Q", [0x55550000 + pc for pc in own])
         with pytest.raises(CoverageFileError, match="build it without -fPIE"):
-            check_match(executable, array("Q", [0x55550000]), NOWHERE)
+            check_match(executable, slid, NOWHERE)
+        slid[1] += 4
+        with pytest.raises(CoverageFileError, match="belongs to another executable"):
+            check_match(executable, slid, NOWHERE)
+
+
+def test_the_real_addresses_of_one_run_are_refused(client, work):
+    """What the fuzzer of Zig 0.14 writes for a position-independent executable."""
+    pair = fuzzed_pie(client, work)
+    with (
+        Executable(pair.executable) as executable,
+        pytest.raises(CoverageFileError, match=r"position-independent.*build it without -fPIE"),
+    ):
+        check_match(executable, coverage_of(pair), pair.coverage_file)
+
+
+def test_damaged_relocations_are_passed_over(zig, zig_cache, folder, tmp_path):
+    """Whatever they say, addresses are read or an ExecutableError comes."""
+    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")
+    with Executable(path) as executable:
+        section = executable._sections[".rela.dyn"]
+        start, size = section["sh_offset"], section["sh_size"]
+    whole = path.read_bytes()
+    rng = random.Random(16)
+    copy = tmp_path / "copy"
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in rng.sample(range(start, start + size), 6):
+            damaged[place] = rng.choice((0, 1, 0x7F, 0xFF, rng.randrange(256)))
+        copy.write_bytes(damaged)
+        with Executable(copy) as executable:
+            assert len(executable.pc_addrs()) == 3
 
 
 def test_more_counters_than_pcs_are_odd(zig, zig_cache, folder):
@@ -396,3 +464,68 @@ def test_c_code_in_a_fuzzed_executable_is_odd(c_pair):
         counters = executable.section_size(COUNTERS_SECTION)
     assert counters > len(coverage_of(c_pair))
     assert f"has {counters} counters for {len(coverage_of(c_pair))} PCs" in oddity
+
+
+def test_test_symbols_are_the_names_of_the_test_runner(debug_pair, safe_pair):
+    """The addresses of fuzz tests are those that their fuzzers tell."""
+    for pair in (debug_pair, safe_pair):
+        with ChildGroup() as children:
+            found = find_fuzz_tests(
+                children,
+                test_runner_argv(pair.normal_executable, pair.step.cache_root, 1),
+                pair.step.cache_root,
+            )
+        with Executable(pair.executable) as executable:
+            symbols = executable.test_symbols()
+        assert set(symbols) == set(found.names)
+        addrs = {symbols[found.names[index]] for index in found.fuzz_tests}
+        assert addrs == set(pair.entry_points)
+
+
+@pytest.fixture(scope="module")
+def odd_names(zig, zig_cache, folder) -> Path:
+    """An executable whose tests have all kinds of names."""
+    write_files(folder, {"odd.zig": ODD_NAMES, "sub/deep.zig": 'test {}\ntest "below" {}\n'})
+    args = [str(zig.path), "test", "odd.zig", "--test-no-exec", "-femit-bin=odd"]
+    caches = ["--cache-dir", str(zig_cache), "--global-cache-dir", str(zig_cache)]
+    subprocess.run([*args, *caches], cwd=folder, check=True)
+    return folder / "odd"
+
+
+def test_symbols_of_odd_names_are_found(odd_names):
+    """Quotes, slashes, newlines and dots in names; tests in types, of functions, and without name."""
+    with Executable(odd_names) as executable:
+        assert set(executable.test_symbols()) == {
+            "odd.test_0",
+            'odd.test.a "quote", a / and \xfc.test.',
+            "odd.test.two\nlines",
+            "odd.Type.test.in a type",
+            "odd.decltest.twice",
+            "sub.deep.test_0",
+            "sub.deep.test.below",
+        }
+
+
+def test_a_stripped_executable_has_no_test_symbols(small_pair, table):
+    """Nor one without tests."""
+    for path in (small_pair.executable, table):
+        with Executable(path) as executable:
+            assert executable.test_symbols() == {}
+
+
+def test_the_compiler_is_known_by_the_debug_info(debug_pair, small_pair, table):
+    """Its version; not of an executable without debug info, or of a C program."""
+    versions = []
+    for path in (debug_pair.executable, small_pair.executable):
+        with Executable(path) as executable:
+            versions.append(executable.zig_version())
+    assert versions == ["0.14.1", None]
+
+
+def test_the_fuzzer_is_found_whether_there_are_points_or_not(debug_pair, table):
+    """It is in the executable of the second phase and not in that of the first."""
+    found = []
+    for path in (debug_pair.executable, debug_pair.normal_executable, table):
+        with Executable(path) as executable:
+            found.append(executable.has_fuzzer)
+    assert found == [True, False, False]

@@ -1,6 +1,8 @@
 """The thread ``coverage``: messages in any order become maps and entry points."""
 
+import dataclasses
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.coverage.queue import CoverageFiles, CoverageMsg, EntryPointMsg, MsgQueue, coverage_run
+from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.step import FuzzRunStep
 from tests.support_native import hand_made_step
 
@@ -136,19 +139,66 @@ def test_a_map_that_failed_may_succeed_later(running, debug_pair, tmp_path):
 
 
 def test_the_same_coverage_id_loads_once(running, debug_pair):
-    """Two workers of one executable write one file: the first message makes the map."""
+    """Two workers of one executable may write one file: the first message makes the map."""
     coverage, entry_points = messages(debug_pair)
     running.queue.post(coverage)
     running.wait(lambda: running.changes == 1)
     first = running.files.first()
-    running.queue.post(
-        CoverageMsg(debug_pair.coverage_id, FuzzRunStep("other", debug_pair.executable.parent))
-    )
+    n_runs = first.read().n_runs
+    running.queue.post(coverage)
     running.queue.post(coverage)
     running.queue.post(entry_points[0])
     running.wait(lambda: running.changes == 2)
     assert running.files.get(debug_pair.coverage_id) is first
+    assert first.read().n_runs == n_runs
     assert running.errors == []
+
+
+def test_workers_with_caches_of_their_own_are_joined(running, debug_pair, tmp_path):
+    """The second worker's runs are added to the map that the first one made."""
+    coverage, _ = messages(debug_pair)
+    (tmp_path / "v").mkdir()
+    shutil.copy(debug_pair.coverage_file, tmp_path / "v")
+    running.queue.post(coverage)
+    running.queue.post(CoverageMsg(debug_pair.coverage_id, coverage.run, tmp_path))
+    running.settle()
+    alone = SeenPcs(debug_pair.coverage_file)
+    assert running.files.first().read().n_runs == 2 * alone.read().n_runs
+    alone.close()
+    running.queue.post(CoverageMsg(debug_pair.coverage_id, coverage.run, tmp_path / "nowhere"))
+    running.wait(lambda: len(running.errors) == 1)
+    assert "cannot open coverage file" in running.errors[0]
+
+
+def test_the_newest_build_of_a_target_is_shown(running, debug_pair, safe_pair):
+    """A rebuild takes the place of the build before it, which can still be had by its id."""
+    old, new = (
+        CoverageMsg(pair.coverage_id, dataclasses.replace(pair.step, key="same"))
+        for pair in (debug_pair, safe_pair)
+    )
+    for msg, coverage_id in ((old, old.coverage_id), (new, new.coverage_id), (old, old.coverage_id)):
+        running.queue.post(msg)
+        running.settle()
+        assert running.files.first().coverage_id == coverage_id
+    assert running.files.get(new.coverage_id) is not None
+
+
+def test_a_build_with_the_same_points_on_other_lines(running, debug_pair, tmp_path):
+    """An executable with the same id is read anew: where its points are may have changed."""
+    coverage, entry_points = messages(debug_pair)
+    copy = shutil.copy(debug_pair.executable, tmp_path / "test")
+    running.queue.post(coverage)
+    running.settle()
+    first = running.files.first()
+    step = dataclasses.replace(coverage.run, rebuilt_executable=Path(copy))
+    running.queue.post(CoverageMsg(debug_pair.coverage_id, step))
+    running.queue.post(entry_points[0])
+    running.settle()
+    second = running.files.get(debug_pair.coverage_id)
+    assert second is not first
+    assert second.executable == Path(copy)
+    assert len(second.entry_points) == 1
+    assert first.read().n_runs == second.read().n_runs
 
 
 def test_a_duplicate_entry_point_appears_once(running, debug_pair):
@@ -271,10 +321,12 @@ def test_maps_are_readable_while_entry_points_come(running, debug_pair):
     running.queue.post(coverage)
     running.wait(lambda: running.changes == 1)
     coverage_map = running.files.first()
+    seen_bits_size = len(coverage_map.read().seen_bits)
+    assert seen_bits_size > 800
     lengths = set()
     for msg in entry_points * 20:
         running.queue.post(msg)
         lengths.add(len(coverage_map.entry_points_message()))
-        assert len(coverage_map.read().seen_bits) == coverage_map.seen_pcs.header.seen_bits_size
+        assert len(coverage_map.read().seen_bits) == seen_bits_size
     running.settle()
     assert lengths <= {4, 8, 12}

@@ -8,14 +8,21 @@ import struct
 from array import array
 from bisect import bisect_left
 from dataclasses import astuple
+from pathlib import Path
 
 from fuzzserver.coverage.executable import PLACEHOLDER_PC, Executable, check_match
 from fuzzserver.coverage.info import Info
-from fuzzserver.coverage.seen_pcs import SeenPcs, SeenPcsSnapshot
+from fuzzserver.coverage.seen_pcs import JoinedSeenPcs, SeenPcs, SeenPcsSnapshot
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import CoverageFileError, InputError
 from fuzzserver.step import FuzzRunStep, SourcePath
-from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, FileIndex, SourceLocation
+from fuzzserver.wire.abi import (
+    CoverageUpdateHeader,
+    EntryPointHeader,
+    FileIndex,
+    SourceLocation,
+    coverage_file_name,
+)
 
 __all__ = [
     "CoverageMap",
@@ -38,6 +45,7 @@ class CoverageMap:
     def __init__(
         self,
         coverage_id: int,
+        executable: Path,
         seen_pcs: SeenPcs,
         pcs: array[int],
         coverage: Coverage,
@@ -46,7 +54,9 @@ class CoverageMap:
         oddities: tuple[str, ...] = (),
     ) -> None:
         self.coverage_id = coverage_id
-        self.seen_pcs = seen_pcs
+        self.executable = executable
+        """What the source locations are those of."""
+        self.seen_pcs = JoinedSeenPcs(seen_pcs)
         self.coverage = coverage
         self.source_locations = source_locations
         """Three items for each PC, in the order of the coverage file: file, line, column."""
@@ -59,21 +69,35 @@ class CoverageMap:
         self.entry_points: tuple[int, ...] = ()
         """Indexes into ``source_locations`` of the tests that are fuzzed."""
         self._pcs = pcs
-        self._snapshot = seen_pcs.read()
-        self._faulty = False
-        self.start_n_runs = self._snapshot.n_runs
-        """Runs that the file held before this server looked at it."""
+
+    @property
+    def start_n_runs(self) -> int:
+        """Runs that there were before this server looked."""
+        return self.seen_pcs.start_n_runs
+
+    def add_coverage_file(self, path: Path) -> None:
+        """Show the progress of one more worker, whose coverage file is ``path``.
+
+        Nothing changes if it is shown already. CoverageFileError if it cannot be read or lists other PCs.
+        """
+        seen_pcs = SeenPcs(path)
+        try:
+            if self.seen_pcs.holds(seen_pcs):
+                seen_pcs.close()
+                return
+            if seen_pcs.pc_addrs() != self._pcs:
+                raise CoverageFileError(
+                    f"coverage file '{path}' lists other PCs than the workers before it, though its id is "
+                    f"{coverage_file_name(self.coverage_id)}, too; it is not counted"
+                )
+            self.seen_pcs.add(seen_pcs)
+        except BaseException:
+            seen_pcs.close()
+            raise
 
     def read(self) -> SeenPcsSnapshot:
-        """Counters and bits as they are now; as they were, if the file cannot be read any more."""
-        try:
-            self._snapshot = self.seen_pcs.read()
-            self._faulty = False
-        except CoverageFileError as error:
-            if not self._faulty:
-                log.error("%s; showing what was read before", error)
-            self._faulty = True
-        return self._snapshot
+        """Counters and bits of all workers as they are now."""
+        return self.seen_pcs.read()
 
     def entry_points_message(self) -> bytes:
         """The ``entry_points`` message."""
@@ -116,7 +140,7 @@ class CoverageMap:
         return self.source_locations[3 * index] != SourceLocation.INVALID.file
 
     def close(self) -> None:
-        """Close the coverage file."""
+        """Close the coverage files; what they hold now can still be read."""
         self.seen_pcs.close()
 
 
@@ -139,12 +163,15 @@ def check_inputs(step: FuzzRunStep, coverage_id: int) -> None:
             seen_pcs.close()
 
 
-def prepare_tables(step: FuzzRunStep, coverage_id: int, start_timestamp: int) -> CoverageMap:
+def prepare_tables(
+    step: FuzzRunStep, coverage_id: int, start_timestamp: int, cache_root: Path | None = None
+) -> CoverageMap:
     """Build the tables for the executable of ``step`` (Zig: ``prepareTables``).
 
-    Raises InputError with everything that is needed to act on it.
+    ``cache_root`` is that of the worker, if it has one of its own. Raises InputError with everything
+    that is needed to act on it.
     """
-    path = step.coverage_file_path(coverage_id)
+    path = step.coverage_file_path(coverage_id, cache_root)
     with Executable(step.rebuilt_executable) as executable:
         seen_pcs = SeenPcs(path)
         try:
@@ -153,7 +180,14 @@ def prepare_tables(step: FuzzRunStep, coverage_id: int, start_timestamp: int) ->
             coverage = Coverage()
             locations = _resolve(executable, pcs, coverage, oddities)
             return CoverageMap(
-                coverage_id, seen_pcs, pcs, coverage, locations, start_timestamp, tuple(oddities)
+                coverage_id,
+                step.rebuilt_executable,
+                seen_pcs,
+                pcs,
+                coverage,
+                locations,
+                start_timestamp,
+                tuple(oddities),
             )
         except BaseException:
             seen_pcs.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 import zlib
@@ -27,11 +28,22 @@ COUNTERS_SECTION = "__sancov_cntrs"
 PLACEHOLDER_PC = 1
 """What release builds hold for a block that was optimised away."""
 
+RELATIVE_RELOCATION = {"EM_X86_64": 8, "EM_AARCH64": 1027}
+"""By processor, the relocation that says: the load address plus this addend belongs here."""
+
 PF_X = 1
+STT_FUNC = 2
 MAX_STRAYS = 16
 """So many PCs outside the code may be an oddity; more, among few others, are another executable's."""
 
 _EHDR_SIZE = 64
+_SYMBOL = struct.Struct("<IBBHQQ")
+"""Name, type and binding, visibility, section, value, size."""
+
+_TEST_NAME = re.compile(rb"\.(?:decl)?test(?:\.|_\d+\Z)", re.DOTALL)
+"""Within ``main.test.fuzz sum``, ``main.decltest.parse``, ``main.S.test_0``."""
+
+_PRODUCER = re.compile(rb"\bzig (\d+\.\d+\.\d+[^\0]*)\0")
 
 
 class Executable:
@@ -114,14 +126,59 @@ class Executable:
             raise ExecutableError(f"section {name} of '{self.path}' cannot be read: {error}") from error
 
     def pc_addrs(self) -> array[int] | None:
-        """The instrumented points in the order of the coverage file; None without the section."""
+        """The instrumented points in the order of the coverage file; None without the section.
+
+        Those of a position-independent executable are as if it were loaded at address 0.
+        """
         if not self.has_section(PCS_SECTION):
             return None
-        data = self.section_data(PCS_SECTION)
-        addrs = array("Q", data[: len(data) // 8 * 8])
-        if sys.byteorder == "big":
-            addrs.byteswap()
+        addrs = _words(self.section_data(PCS_SECTION))
+        if self.is_pie:
+            self._relocate(addrs)
         return addrs
+
+    def _relocate(self, addrs: array[int]) -> None:
+        """Fill in what the loader would; in the file, the items that it relocates are 0."""
+        kind = RELATIVE_RELOCATION.get(self._elf["e_machine"])
+        if kind is None or not self.has_section(".rela.dyn"):
+            return
+        start = int(self._sections[PCS_SECTION]["sh_addr"])
+        end = start + 8 * len(addrs)
+        relocations = _words(self.section_data(".rela.dyn"))
+        places, kinds, addends = relocations[0::3], relocations[1::3], relocations[2::3]
+        # The last one is incomplete if the section is damaged.
+        for place, each, addend in zip(places, kinds, addends, strict=False):
+            if start <= place < end and each == kind:
+                addrs[(place - start) // 8] = addend
+
+    def test_symbols(self) -> dict[str, int]:
+        """Name and address of each test function; empty if the executable is stripped.
+
+        The symbol of a test is its name as the test runner tells it, in all of Zig 0.14 to 0.17. What
+        is declared inside a test is among them (``main.test.fuzz sum.Context.testOne``).
+        """
+        if not (self.has_section(".symtab") and self.has_section(".strtab")):
+            return {}
+        table, names = self.section_data(".symtab"), self.section_data(".strtab")
+        tests = {}
+        for name, info, _, _, value, _ in _SYMBOL.iter_unpack(table[: len(table) // 24 * 24]):
+            if info & 0xF == STT_FUNC:
+                text = names[name : names.find(b"\0", name)]
+                if _TEST_NAME.search(text):
+                    tests[os.fsdecode(text)] = value
+        return tests
+
+    @property
+    def has_fuzzer(self) -> bool:
+        """Whether Zig's fuzzer is in it: it was built in fuzz mode, be it instrumented or not."""
+        return self.has_section(".strtab") and b"\0fuzzer_init\0" in self.section_data(".strtab")
+
+    def zig_version(self) -> str | None:
+        """The compiler's version, as its debug info tells; None if that is not there."""
+        if not self.has_section(".debug_str"):
+            return None
+        found = _PRODUCER.search(self.section_data(".debug_str"))
+        return found and found[1].decode("ascii", "replace")
 
     def outside_code(self, pcs: array[int]) -> list[int]:
         """Those of ``pcs`` that are in no segment with code, each once, ascending."""
@@ -181,12 +238,13 @@ def check_match(executable: Executable, pcs: array[int], coverage_file: Path) ->
             f"executable '{executable.path}' has no section {PCS_SECTION}, so nothing proves that "
             f"coverage file '{coverage_file}' is its own"
         ]
-    if executable.is_pie:
-        raise CoverageFileError(
-            f"executable '{executable.path}' is position-independent, so the addresses in "
-            f"'{coverage_file}' hold for one run only; build it without -fPIE"
-        )
     different = _first_difference(own, pcs)
+    if different is not None and executable.is_pie and _is_slid(own, pcs):
+        raise CoverageFileError(
+            f"executable '{executable.path}' is position-independent, and the addresses in "
+            f"'{coverage_file}' hold for one run only, as Zig before 0.16 writes them; "
+            "build it without -fPIE"
+        )
     if different is not None:
         raise CoverageFileError(
             f"coverage file '{coverage_file}' belongs to another executable than "
@@ -210,3 +268,21 @@ def _first_difference(own: array[int], pcs: array[int]) -> str | None:
         if mine != theirs and theirs != PLACEHOLDER_PC:
             return f"PC {index} is 0x{theirs:x} there and 0x{mine:x} here"
     return None
+
+
+def _is_slid(own: array[int], pcs: array[int]) -> bool:
+    """Whether ``pcs`` are ``own`` as they were for one load address."""
+    if len(own) != len(pcs):
+        return False
+    distances = {
+        theirs - mine for mine, theirs in zip(own, pcs, strict=True) if mine not in (theirs, PLACEHOLDER_PC)
+    }
+    return len(distances) == 1
+
+
+def _words(data: bytes) -> array[int]:
+    """The 64-bit words of a section, without what is left over at its end."""
+    words = array("Q", data[: len(data) // 8 * 8])
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words

@@ -26,7 +26,7 @@ from fuzzserver.errors import DebugInfoError
 from fuzzserver.step import SourcePath
 from fuzzserver.wire.abi import FileIndex, SourceLocation
 
-__all__ = ["Info"]
+__all__ = ["Info", "compilation_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +202,23 @@ class _UnitLocations:
         if entry.dir_index >= len(self.program.directories):
             return None
         return coverage.intern_file(self.program.directories[entry.dir_index], entry.path)
+
+
+def compilation_folder(executable: Executable) -> str | None:
+    """The folder of the first unit: that of the root source file, which Zig puts first.
+
+    Only that one unit is read. None if there is no debug info, or none that can be read.
+    """
+    if not all(executable.has_section(name) for name in _REQUIRED):
+        return None
+    try:
+        unit = next(_dwarf_info(executable).iter_CUs(), None)
+        attribute = unit and unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
+        return os.fsdecode(attribute.value) if attribute else None
+    # pyelftools reports damaged input by whatever its parsers run into.
+    except Exception as error:
+        log.warning("debug info of '%s' is damaged: %r", executable.path, error)
+        return None
 
 
 def _dwarf_info(executable: Executable) -> DWARFInfo:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
 from fuzzserver.errors import FuzzServerError
@@ -27,6 +28,8 @@ class CoverageMsg:
 
     coverage_id: int
     run: FuzzRunStep
+    cache_root: Path | None = None
+    """The worker's own cache folder, if it does not share that of ``run`` with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,14 @@ class CoverageFiles:
     """
 
     def __init__(self) -> None:
-        # Guards ``_maps`` and ``_watchers``. Taken for look-ups only, never while sending.
+        # Guards all below but ``loading``. Taken for look-ups only, never while sending.
         self._lock = threading.Lock()
         self._maps: dict[int, CoverageMap] = {}
+        # The newest map of each target, in the order in which targets came.
+        self._newest: dict[str, CoverageMap] = {}
         self._watchers: set[Callable[[], None]] = set()
+        self.loading: str | None = None
+        """The step whose debug info is being read, which may take seconds."""
 
     def get(self, coverage_id: int) -> CoverageMap | None:
         """The map with this id."""
@@ -92,14 +99,23 @@ class CoverageFiles:
             return self._maps.get(coverage_id)
 
     def first(self) -> CoverageMap | None:
-        """The map that came first: the one that a page without further choice shows."""
+        """The newest map of the target that came first: what a page without further choice shows."""
         with self._lock:
-            return next(iter(self._maps.values()), None)
+            return next(iter(self._newest.values()), None)
 
-    def add(self, coverage_map: CoverageMap) -> None:
-        """Publish a finished map."""
+    def add(self, coverage_map: CoverageMap, run: FuzzRunStep) -> None:
+        """Publish a finished map, or say once more that it is the newest of its target."""
+        key = run.key or str(run.rebuilt_executable)
         with self._lock:
+            if self._newest.get(key) is coverage_map:
+                return
+            replaced = [self._newest.get(key), self._maps.get(coverage_map.coverage_id)]
             self._maps[coverage_map.coverage_id] = coverage_map
+            self._newest[key] = coverage_map
+        for old in replaced:
+            # Nobody fuzzes the old build any more; each one would cost a file descriptor for each worker.
+            if old is not None and old is not coverage_map:
+                old.close()
         self.notify()
 
     def add_entry_point(self, coverage_id: int, addr: int) -> bool:
@@ -182,22 +198,29 @@ def _on_coverage(
     kept: int,
     report: Callable[[str], None],
 ) -> None:
-    """Load a map, unless it is there: all workers of an executable share one coverage file.
+    """Load a map, or, if it is there, add the worker's coverage file to it.
 
-    ``kept`` is how many entry points wait for it.
+    Another build may have the same id, with the same points on other lines. ``kept`` is how many entry
+    points wait for the map.
     """
-    if coverage_files.get(msg.coverage_id) is not None:
+    coverage_map = coverage_files.get(msg.coverage_id)
+    if coverage_map is not None and coverage_map.executable == msg.run.rebuilt_executable:
+        coverage_files.add(coverage_map, msg.run)
+        coverage_map.add_coverage_file(msg.run.coverage_file_path(msg.coverage_id, msg.cache_root))
         return
+    coverage_files.loading = msg.run.name
     try:
-        coverage_map = prepare_tables(msg.run, msg.coverage_id, now())
+        coverage_map = prepare_tables(msg.run, msg.coverage_id, now(), msg.cache_root)
     except FuzzServerError as error:
         note = f" ({kept} entry points wait for it)" if kept else ""
         raise FuzzServerError(
             f"step '{msg.run.name}': failed to prepare code coverage tables: {error}{note}"
         ) from error
+    finally:
+        coverage_files.loading = None
     for oddity in coverage_map.oddities:
         log.warning("%s", oddity)
         report(oddity)
-    coverage_files.add(coverage_map)
+    coverage_files.add(coverage_map, msg.run)
     files, points = coverage_map.coverage.files_len, coverage_map.source_locations_len
     log.info("step '%s': %d points in %d source files", msg.run.name, points, files)
