@@ -5,6 +5,7 @@ reported once: at the top of a thread, of a request, or of the command line.
 """
 
 __all__ = [
+    "BuildFailed",
     "CompileErrors",
     "CoverageFileError",
     "DebugInfoError",
@@ -83,3 +84,7 @@ class ZigProcessFailed(ZigError):
 
 class CompileErrors(ZigError):
     """The compiler found errors in the source; the text is the compiler's own."""
+
+
+class BuildFailed(ZigError):
+    """``zig build`` failed before it came to a test; the text is what it said."""

@@ -1,0 +1,97 @@
+"""What a session came to, in words."""
+
+from dataclasses import replace
+
+import pytest
+
+from fuzzserver.status import TargetStatus, TestStatus
+from fuzzserver.verdict import MAX_STACK_LINES, duration, finding_text, summary_text
+from tests.test_findings import FINDING
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.99, "59 s"), (60, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (360_000, "100:00:00")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    """Seconds below a minute, else as a clock."""
+    assert duration(seconds) == text
+
+
+def test_finding() -> None:
+    """What broke, in which test, on which input, how to see it again, and where."""
+    argv = ("/o/1/repro", "main.test.fuzz x", "/findings/0123456789ab.input")
+    finding = replace(FINDING, reproduces=True, exact=True, count=2, n_runs=1234, argv=argv)
+    finding = replace(finding, stack="a.zig:1:2\n  code")
+    assert finding_text(finding, b"a\n").splitlines() == [
+        "finding 0123456789ab: panic: boom",
+        "  test      main.test.fuzz (src/main.zig)",
+        "  found     2 times, first after 1,234 runs",
+        r'  input     2 bytes: "a\n"',
+        "  reproduce fuzzserver repro 0123456789ab",
+        "  command   /o/1/repro 'main.test.fuzz x' /findings/0123456789ab.input",
+        "    a.zig:1:2",
+        "      code",
+    ]
+
+
+def test_what_is_uncertain_is_said() -> None:
+    """An input of unknown length and a finding that was not seen again are told as such."""
+    text = finding_text(replace(FINDING, reproduces=False), b"a")
+    assert "1 byte: " in text and "found     1 time, " in text
+    assert "Zig 0.14 does not store how long an input is" in text
+    assert "repro 0123456789ab (it did not reproduce in a process of its own)" in text
+    assert "repro 0123456789ab (not tried yet)" in finding_text(FINDING, b"a")
+
+
+def test_long_stack() -> None:
+    """Of an endless recursion, the beginning is told."""
+    text = finding_text(replace(FINDING, stack="frame\n" * 1000), b"")
+    assert text.count("    frame") == MAX_STACK_LINES
+
+
+def test_long_input() -> None:
+    """Of a long input, the beginning is told, and how much is left out; zeros behind it are no content."""
+    text = finding_text(FINDING, b"x" * 150 + bytes(4096 - 150))
+    assert f'  input     4,096 bytes: "{"x" * 150}" and 3,946 bytes more\n' in text
+    text = finding_text(FINDING, b"y" * 5000)
+    assert f'"{"y" * 200}" and 4,800 bytes more\n' in text
+
+
+def target(
+    *tests: TestStatus, state: str = "fuzzing", text: str = "", name: str = "main.zig"
+) -> TargetStatus:
+    """A target with these tests."""
+    return TargetStatus(name, name, state, text, tests=tests)
+
+
+def test_summary() -> None:
+    """Counts of everything, in one line."""
+    one = target(TestStatus("a", "fuzzing", n_runs=1000), TestStatus("b", "stopped", n_runs=234))
+    two = target(TestStatus("c", "crashed", n_runs=1))
+    assert summary_text([one, two], 1, 61.5, []) == (
+        "1 finding in 1:01; 1,235 runs in all of 3 fuzz tests in 2 executables"
+    )
+
+
+def test_what_was_not_fuzzed() -> None:
+    """Targets that could not be built and tests that made no run are named with the reason."""
+    text = summary_text(
+        [
+            target(state="failed", text="a.zig:1:1: error: no\nmore", name="a.zig"),
+            target(state="never started", text="It has no fuzz tests.", name="b.zig"),
+            target(state="failed", name="c.zig"),
+            target(TestStatus("quiet", "waiting"), TestStatus("lively", "fuzzing", n_runs=1)),
+        ],
+        0,
+        5,
+        [TestStatus("quiet", "waiting"), TestStatus("odd", "failed", "No.\nmore", n_runs=3)],
+    )
+    assert text.splitlines() == [
+        "0 findings in 5 s; 1 run in all of 2 fuzz tests in 4 executables",
+        "  a.zig failed: a.zig:1:1: error: no",
+        "  b.zig never started: It has no fuzz tests.",
+        "  c.zig failed: unknown",
+        "  'quiet' made no run (waiting)",
+        "  'odd' made no run (failed: No.)",
+    ]
