@@ -1,132 +1,135 @@
-"""From a root source file to its project and its test executables."""
+"""From a test command to its test executables."""
 
 import logging
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fuzzserver import paths
 from fuzzserver.coverage.executable import PCS_SECTION, Executable
-from fuzzserver.errors import CompileErrors, InputError
-from fuzzserver.fuzz import build
-from fuzzserver.fuzz.build import FuzzRoot, build_tests
+from fuzzserver.errors import CompileErrors
+from fuzzserver.fuzz import heartbeat
+from fuzzserver.fuzz.build import BuildMode, build_tests
+from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.step import SourcePath
 from fuzzserver.zig.compile_client import ZigCompileClient
 from tests.support_zig_fake import compile_calls, fake_zig
 from tests.support_zig_sources import BROKEN, NO_FUZZ, write
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-
-def make(folder: Path, *names: str) -> None:
-    """Empty files."""
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-@pytest.mark.parametrize(
-    ("files", "project"),
-    [
-        (("build.zig", "src/deep/main.zig"), "."),
-        (("build.zig", "src/build.zig", "src/deep/main.zig"), "src"),
-        (("src/deep/build.zig", "src/deep/main.zig"), "src/deep"),
-        (("src/deep/main.zig",), "src/deep"),
-        (("src/deep/main.zig", "src/other/build.zig"), "src/deep"),
-        (("build.zig/file", "src/deep/main.zig"), "src/deep"),
-    ],
+PROJECT = Path("/")
+COMMAND = TestCommand(
+    name="src/main.zig (unit)",
+    args=("-fllvm", "-lc", "-OReleaseSafe", "-Mroot=src/main.zig"),
+    project=PROJECT,
+    cache_root=Path("/project cache"),
+    global_cache_dir=Path("/global cache"),
 )
-def test_project_folder(tmp_path, files: tuple[str, ...], project: str) -> None:
-    """The project is the nearest folder above with a build.zig, else the file's own folder."""
-    make(tmp_path, *files)
-    root = FuzzRoot.find(tmp_path / "src" / "deep" / "main.zig")
-    assert root.path == tmp_path / "src" / "deep" / "main.zig"
-    assert root.project == tmp_path / project
-    assert root.cache_root == tmp_path / project / ".zig-cache"
-
-
-def test_relative_path(tmp_path, monkeypatch) -> None:
-    """A relative path holds when the working folder changes later."""
-    make(tmp_path, "build.zig", "src/main.zig")
-    monkeypatch.chdir(tmp_path / "src")
-    assert FuzzRoot.find(Path("main.zig")) == FuzzRoot(tmp_path / "src" / "main.zig", tmp_path)
-
-
-def test_path_through_a_parent(tmp_path, monkeypatch) -> None:
-    """A folder that a path leaves again by ".." is not above the file."""
-    make(tmp_path, "inner/build.zig", "outer/main.zig")
-    monkeypatch.chdir(tmp_path / "inner")
-    root = FuzzRoot.find(Path("../outer/main.zig"))
-    assert root == FuzzRoot(tmp_path / "outer" / "main.zig", tmp_path / "outer")
-
-
-def test_missing_file(tmp_path) -> None:
-    """A root that is not there is an error with its path."""
-    with pytest.raises(InputError, match=r"root source file '.*main\.zig' does not exist"):
-        FuzzRoot.find(tmp_path / "main.zig")
-
-
-def test_folder(tmp_path) -> None:
-    """A folder is no root."""
-    with pytest.raises(InputError, match="is no file"):
-        FuzzRoot.find(tmp_path)
 
 
 def test_executables(client: ZigCompileClient, project_root: Path) -> None:
     """Only the one in fuzz mode is instrumented; both name the sources that they were compiled from."""
-    root = FuzzRoot.find(project_root)
-    for fuzz in (False, True):
-        built = build_tests(client, root, fuzz=fuzz)
+    command = TestCommand.of_root(project_root)
+    modes: tuple[BuildMode, ...] = ("normal", "fuzz")
+    for mode in modes:
+        built = build_tests(client, command, mode)
         with Executable(built.path) as executable:
-            assert executable.has_section(PCS_SECTION) == fuzz
+            assert executable.has_section(PCS_SECTION) == (mode == "fuzz")
         inputs = {str(path) for path in built.inputs}
         assert {str(project_root), str(project_root.parent / "parser.zig")} <= inputs
 
 
 def test_root_without_a_project(client: ZigCompileClient, tmp_path) -> None:
     """A single file is compiled with a cache beside it."""
-    root = FuzzRoot.find(write(tmp_path, lonely=NO_FUZZ))
-    built = build_tests(client, root, fuzz=False)
+    built = build_tests(client, TestCommand.of_root(write(tmp_path, lonely=NO_FUZZ)), "normal")
     assert built.path.is_relative_to(tmp_path / ".zig-cache" / "o")
     assert built.path.stat().st_mode & 0o100
 
 
 def test_compile_errors(client: ZigCompileClient, tmp_path) -> None:
     """Errors in the source are the compiler's own, with paths relative to the project."""
-    make(tmp_path, "build.zig")
-    write(tmp_path / "src", main=BROKEN + "test { main(); }")
+    (tmp_path / "build.zig").touch()
+    root = write(tmp_path / "src", main=BROKEN + "test { main(); }")
     with pytest.raises(CompileErrors, match=r"^src/main\.zig:4:5: error: "):
-        build_tests(client, FuzzRoot.find(tmp_path / "src" / "main.zig"), fuzz=False)
+        build_tests(client, TestCommand.of_root(root), "normal")
 
 
-@pytest.mark.parametrize("fuzz", [False, True])
-def test_command(tmp_path, caplog, fuzz: bool) -> None:
+def test_inputs_in_a_global_cache(client: ZigCompileClient, zig_cache: Path, tmp_path) -> None:
+    """Packages lie in the global cache that the command names, whatever our own is."""
+    root = write(zig_cache / "p" / "package", main=NO_FUZZ)
+    command = TestCommand("main.zig", (f"-Mroot={root}",), tmp_path, tmp_path / ".zig-cache", zig_cache)
+    built = build_tests(ZigCompileClient(client.zig, tmp_path / "ours"), command, "normal")
+    assert SourcePath(str(zig_cache), "p/package/main.zig") in built.inputs
+
+
+CACHES = ["--cache-dir", "/project cache", "--global-cache-dir", "/global cache"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "args"),
+    [
+        ("normal", [*COMMAND.args, *CACHES, "--name", "test"]),
+        ("fuzz", ["-fllvm", "-ffuzz", *COMMAND.args[1:], *CACHES, "--name", "test"]),
+        (
+            "repro",
+            [*COMMAND.args, "--test-runner", str(paths.repro_runner()), *CACHES, "--name", "repro"],
+        ),
+    ],
+)
+def test_command(tmp_path, mode: BuildMode, args: list[str]) -> None:
     """The command line is that of Zig's build runner, in the project's folder."""
-    make(tmp_path, "build.zig", "src/main.zig")
     zig = fake_zig(tmp_path / "bin")
-    root = FuzzRoot.find(tmp_path / "src" / "main.zig")
-    with caplog.at_level(logging.INFO, "fuzzserver"):
-        build_tests(ZigCompileClient(zig, Path("/global")), root, fuzz=fuzz)
+    built = build_tests(ZigCompileClient(zig, Path("/ours")), COMMAND, mode)
     (call,) = compile_calls(zig)
-    cache_dirs = ["--cache-dir", str(root.cache_root), "--global-cache-dir", "/global"]
-    flags = ["-ffuzz"] if fuzz else []
-    assert call["argv"] == [
-        "test",
-        *flags,
-        f"-Mroot={root.path}",
-        *cache_dirs,
-        "--name",
-        "test",
-        "--listen=-",
-    ]
-    assert call["cwd"] == str(tmp_path)
-    assert f"compiling the tests of main.zig{' in fuzz mode' if fuzz else ''}" in caplog.text
+    assert call["argv"] == ["test", *args, "--listen=-"]
+    assert call["cwd"] == str(PROJECT)
+    assert built.path.name == args[-1]
+    assert built.path.is_relative_to("/project cache/o")
+
+
+def test_flag_comes_first(tmp_path) -> None:
+    """Where there is no choice of a backend, the flag is in front of all others."""
+    zig = fake_zig(tmp_path / "bin")
+    build_tests(ZigCompileClient(zig, Path("/ours")), replace(COMMAND, args=COMMAND.args[1:]), "fuzz")
+    (call,) = compile_calls(zig)
+    assert call["argv"][:4] == ["test", "-ffuzz", "-lc", "-OReleaseSafe"]
+
+
+def test_our_global_cache(tmp_path) -> None:
+    """A command that names no global cache gets that of the compile client."""
+    zig = fake_zig(tmp_path / "bin")
+    build_tests(ZigCompileClient(zig, Path("/ours")), replace(COMMAND, global_cache_dir=None), "normal")
+    (call,) = compile_calls(zig)
+    argv = call["argv"]
+    assert argv[argv.index("--global-cache-dir") + 1] == "/ours"
+
+
+def test_log(tmp_path, caplog) -> None:
+    """Builds that run at the same time can be told apart in the log."""
+    client = ZigCompileClient(fake_zig(tmp_path / "bin"), Path("/ours"))
+    modes: tuple[BuildMode, ...] = ("normal", "fuzz", "repro")
+    threads = [threading.Thread(target=build_tests, args=(client, COMMAND, mode)) for mode in modes]
+    with caplog.at_level(logging.INFO, "fuzzserver"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    client.stop()
+    lines = [record.getMessage() for record in caplog.records]
+    for suffix in ("", " in fuzz mode", " for reproduction"):
+        assert f"compiling the tests of src/main.zig (unit){suffix}" in lines
+        assert any(
+            line.startswith(f"compiled the tests of src/main.zig (unit){suffix} in 0.") for line in lines
+        )
 
 
 def test_heartbeat(tmp_path, caplog, monkeypatch) -> None:
     """A compile that takes long says from time to time that it goes on."""
-    monkeypatch.setattr(build, "HEARTBEAT", 0.001)
-    make(tmp_path, "main.zig")
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.001)
     with caplog.at_level(logging.INFO, "fuzzserver"):
         client = ZigCompileClient(fake_zig(tmp_path / "bin"), tmp_path)
-        build_tests(client, FuzzRoot.find(tmp_path / "main.zig"), fuzz=True)
-    assert "still compiling the tests of main.zig in fuzz mode after 0 s" in caplog.text
+        build_tests(client, COMMAND, "fuzz")
+    assert "still compiling the tests of src/main.zig (unit) in fuzz mode after 0 s" in caplog.text

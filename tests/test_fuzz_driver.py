@@ -1,241 +1,392 @@
-"""The fuzz driver as a whole, and its workers one by one."""
+"""Whole fuzzing sessions, with the real compiler and real fuzzers."""
 
-import logging
-import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
-from fuzzserver.errors import CompileErrors, Stopped, TestRunnerError
-from fuzzserver.fuzz.build import FuzzRoot
-from fuzzserver.fuzz.driver import FuzzDriver, NoFuzzTests
-from fuzzserver.fuzz.worker import MAX_STDERR, FuzzTest, WorkerEnd, fuzz_worker_run
+from fuzzserver.errors import CompileErrors, FuzzServerError, InputError, Stopped, TestRunnerError
+from fuzzserver.findings import FindingStore
+from fuzzserver.fuzz import test_run, watch
+from fuzzserver.fuzz.driver import FuzzDriver
+from fuzzserver.fuzz.options import FuzzOptions
+from fuzzserver.fuzz.target import NoFuzzTests
+from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.status import TargetStatus, TestStatus
 from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
-from tests.projects import n_runs, write_project
+from tests.projects import write_project
+from tests.support_fuzzing import LIVELY_TESTS, PATIENT, Told, lively_command
 from tests.support_zig_children import WAIT, eventually, processes_naming
 from tests.support_zig_fake import compile_calls, fake_zig
-from tests.support_zig_runner import runner
-from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, forget_corpus, write
+from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, write
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-CRASHES_AND_GOES_ON = (
-    CRASHING_FUZZ
-    + """
-// A test without branches would in time make Zig's fuzzer itself panic.
-fn fuzzCount(_: void, input: []const u8) anyerror!void {
-    var count: u32 = 0;
-    for (input) |byte| switch (byte) {
-        'a'...'z' => count += 1,
-        '0'...'9' => count += 10,
-        else => {},
-    };
-    std.mem.doNotOptimizeAway(count);
-}
-
-test "fuzz patient" {
-    try std.testing.fuzz({}, fuzzCount, .{});
-}
-"""
+STD = 'const std = @import("std");\n'
+OTHER = (
+    PATIENT.replace("fuzzPatient", "fuzzOther")
+    .replace("fuzz patient", "fuzz other")
+    .replace("else =>", "'A'...'Z' => count += 100,\n        else =>")
 )
+"""Another test. It has a branch more, for builds with the same branches have the same coverage id."""
 
 
 class Server:
     """What a driver tells its server, in order; tests wait for it."""
 
     def __init__(self) -> None:
-        self.told: list[FuzzRunStep | Msg | tuple[str, str]] = []
-        self._condition = threading.Condition()
+        self.told = Told()
+        self.add_step = self.post = self.add_corpus = self.told
+        self.set_target = self.set_findings = self.told
+        self.notified = threading.Event()
 
-    def tell(self, what: FuzzRunStep | Msg | tuple[str, str]) -> None:
-        """Note one thing."""
-        with self._condition:
-            self.told.append(what)
-            self._condition.notify_all()
+    def set_status(self, state: str, text: str) -> None:
+        """Note it as a tuple."""
+        self.told((state, text))
 
-    def of(self, kind: type) -> list:
-        """All that is of one kind; a status is a tuple."""
-        return [what for what in self.told if isinstance(what, kind)]
+    def notify(self) -> None:
+        """Note that the findings have changed."""
+        self.notified.set()
 
-    def wait_for(self, condition: Callable[[], object]) -> None:
-        """Until ``condition`` holds."""
-        with self._condition:
-            assert self._condition.wait_for(condition, WAIT), "the driver does not tell what is awaited"
+    def statuses(self) -> list[tuple[str, str]]:
+        """What the session did."""
+        return self.told.of(tuple)
+
+    def target(self, name: str = "") -> TargetStatus:
+        """A target as it was told last: the only one, or the one with this name."""
+        targets = {target.key: target for target in self.told.of(TargetStatus)}
+        (found,) = [target for target in targets.values() if name in ("", target.name)]
+        return found
+
+    def test(self, name: str, target: str = "") -> TestStatus:
+        """A test as it was told last."""
+        (found,) = [test for test in self.target(target).tests if test.name.endswith(name)]
+        return found
+
+    def wait_for(self, condition: Callable[[], object], what: str = "it is not told") -> None:
+        """Until ``condition`` holds. What a driver tells twice a second is looked at each time."""
+        self.told.wait_for(condition, what)
 
 
-def make_driver(client: ZigCompileClient, root: Path, server: Server) -> FuzzDriver:
-    """A driver that tells ``server``. It gets a client of its own, for it will stop it."""
-    fuzz_root = FuzzRoot.find(root)
-    forget_corpus(fuzz_root.project)
-    return FuzzDriver(
-        ZigCompileClient(client.zig, client.global_cache_dir),
-        fuzz_root,
-        add_step=server.tell,
-        post=server.tell,
-        set_status=lambda state, text: server.tell((state, text)),
-    )
+Make = Callable[..., FuzzDriver]
 
 
-def test_whole_session(client: ZigCompileClient, work: Path) -> None:
-    """Statuses, the step, and the messages of both workers come in order; a stop leaves nothing."""
-    server = Server()
-    driver = make_driver(client, write_project(work / "driver-project"), server)
-    tests = driver.build()
-    (step,) = server.of(FuzzRunStep)
-    assert [test.name for test in tests] == ["main.test.fuzz sum", "main.test.fuzz depth"]
-    assert {test.step for test in tests} == {step}
-    assert step.name == "main.zig"
-    assert step.cache_root == work / "driver-project" / ".zig-cache"
-    assert server.of(tuple) == [
-        ("building", "Compiling the tests of main.zig ..."),
-        ("building", "Running the tests of main.zig once, to find the fuzz tests ..."),
-        ("building", "Compiling the tests of main.zig in fuzz mode ..."),
-    ]
-    driver.start_workers(tests)
-    try:
-        server.wait_for(lambda: len(server.of(EntryPointMsg)) == 2)
-        assert server.of(tuple)[3:] == [("fuzzing", "Fuzzing 2 tests of main.zig.")]
-        check_messages(server, step)
-        assert len(processes_naming(str(step.rebuilt_executable))) == 2
-    finally:
+@pytest.fixture
+def server() -> Server:
+    """An audience."""
+    return Server()
+
+
+@pytest.fixture
+def make(client: ZigCompileClient, server: Server) -> Iterator[Make]:
+    """Makes drivers that tell ``server``, each with a compile client of its own, for it will stop it."""
+    drivers: list[FuzzDriver] = []
+
+    def make(*commands: TestCommand, zig: Zig = client.zig, **options: object) -> FuzzDriver:
+        own = ZigCompileClient(zig, client.global_cache_dir)
+        fuzz = FuzzOptions(**{"jobs": 2, "fresh": True, **options})  # type: ignore[arg-type]
+        drivers.append(FuzzDriver(own, lambda _: list(commands), commands[0].cache_root, fuzz, server))
+        return drivers[-1]
+
+    yield make
+    for driver in drivers:
         driver.stop()
-    assert processes_naming(str(step.rebuilt_executable)) == []
-    assert driver.crashes == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, between workers and between looks at the sources."""
+    monkeypatch.setattr(test_run, "FIRST_DELAY", 0.005)
+    monkeypatch.setattr(test_run, "LONGEST_DELAY", 0.01)
+    monkeypatch.setattr(watch, "INTERVAL", 0.1)
+
+
+def project_command(work: Path) -> TestCommand:
+    """A project with two fuzz tests."""
+    return TestCommand.of_root(write_project(work / "driver-project"))
+
+
+def workers_of(command: TestCommand) -> list[int]:
+    """Fuzzers that run."""
+    return processes_naming(f"--cache-dir={command.cache_root}/fuzzserver/")
+
+
+def test_whole_session(make: Make, server: Server, work: Path) -> None:
+    """Statuses, step, corpora, and the messages of each worker; a stop leaves nothing."""
+    command = project_command(work)
+    driver = make(command)
+    builds = driver.build()
+    ((build, tests),) = builds.items()
+    assert [test.name for test in tests] == ["main.test.fuzz sum", "main.test.fuzz depth"]
+    assert server.statuses() == [
+        ("building", "Finding out how the tests are compiled ..."),
+        ("building", "Compiling the tests of src/main.zig ..."),
+        ("building", "Running the tests of src/main.zig once, to find the fuzz tests ..."),
+        ("building", "Compiling the tests of src/main.zig in fuzz mode ..."),
+    ]
+    assert server.told.of(FuzzRunStep) == []
+    driver.start(builds)
+    server.wait_for(lambda: len(server.told.of(EntryPointMsg)) == 2)
+    assert server.statuses()[4:] == [("fuzzing", "Fuzzing 2 tests.")]
+    assert server.told.of(FuzzRunStep) == [build.step]
+    assert (build.step.name, build.step.key) == ("src/main.zig", command.key)
+    assert server.told.of(FindingStore) == [driver.findings]
+    assert [corpus.test for corpus in server.told.of(Corpus)] == [test.name for test in tests]
+    check_messages(server, build.step)
+    server.wait_for(lambda: all(test.n_runs > 100 for test in server.target().tests), "no runs are told")
+    assert len(workers_of(command)) == 2
+    assert not driver.wait(0.0)
     driver.stop()
-    assert len(server.of(tuple)) == 4
+    assert workers_of(command) == []
+    assert processes_naming(str(command.project)) == []
+    assert [test.state for test in server.target().tests] == ["stopped", "stopped"]
+    assert (driver.found, driver.build_failed) == ([], False)
+    count = len(server.told.all)
+    driver.stop()
+    assert len(server.told.all) == count
+    assert driver.wait(0.0)
 
 
 def check_messages(server: Server, step: FuzzRunStep) -> None:
-    """Both workers name the same coverage file, which grows, and an entry point each."""
-    first, second = server.of(CoverageMsg)
-    assert first == second == CoverageMsg(first.coverage_id, step)
-    points = server.of(EntryPointMsg)
-    assert {point.coverage_id for point in points} == {first.coverage_id}
-    assert len({point.addr for point in points}) == 2
-    assert server.told.index(first) < server.told.index(points[0])
-    coverage_file = step.coverage_file_path(first.coverage_id)
-    runs = n_runs(coverage_file)
-    eventually(lambda: n_runs(coverage_file) > runs, "the fuzzers do not run")
+    """Both workers have the same coverage id, a cache folder each, and an entry point each."""
+    first, second = server.told.of(CoverageMsg)
+    assert first.cache_root != second.cache_root
+    assert first == CoverageMsg(first.coverage_id, step, first.cache_root)
+    assert second == CoverageMsg(first.coverage_id, step, second.cache_root)
+    for msg in (first, second):
+        assert step.coverage_file_path(first.coverage_id, msg.cache_root).is_file()
+    points: list[Msg] = server.told.of(EntryPointMsg)
+    assert points[0] != points[1]
+    assert server.target().id == coverage_file_name(first.coverage_id)
+    assert server.target().earlier == ()
 
 
-def test_crash(client: ZigCompileClient, work: Path, caplog) -> None:
-    """A crash is recorded with its last words; when the last worker is gone, that is said."""
-    server = Server()
-    root = write(work / "crashing", crashing=CRASHES_AND_GOES_ON)
-    driver = make_driver(client, root, server)
-    crashing, _patient = driver.build()
-    driver.start_workers([crashing])
-    try:
-        server.wait_for(lambda: server.of(tuple)[-1][0] == "stopped")
-    finally:
-        driver.stop()
-    (end,) = driver.crashes
-    assert end.test == crashing
-    assert end.how == "was ended by signal SIGABRT"
-    assert "panic: the input is too long" in end.stderr
-    assert "crashing.zig:4:" in end.stderr
-    status = server.of(tuple)[-1][1]
-    assert status.startswith("All fuzz workers have ended.\n'crashing.test.fuzz long' was ended by signal")
-    assert "panic: the input is too long" in status
-    assert "fuzz worker for 'crashing.test.fuzz long' was ended by signal SIGABRT" in caplog.messages
-    assert "all fuzz workers crashed" in caplog.messages
-    assert ("fuzzserver.worker", logging.ERROR, end.stderr.rstrip("\n")) in caplog.record_tuples
+def test_finding(make: Make, server: Server, work: Path) -> None:
+    """A crash becomes a finding that reproduces; the test is fuzzed again, others go on meanwhile."""
+    driver = make(lively_command(work), tests=("fuzz later", "fuzz patient"))
+    driver.start(driver.build())
+    server.wait_for(lambda: server.target().tests and server.test("fuzz later").findings == 1)
+    server.wait_for(lambda: server.test("fuzz later").restarts >= 2, "fuzzing does not go on")
+    patient = server.test("fuzz patient")
+    assert (patient.state, patient.restarts, patient.findings) == ("fuzzing", 0, 0)
+    assert server.target().state == "fuzzing"
+    driver.finish(WAIT)
+    (finding_id,) = driver.found
+    (finding,) = driver.findings.all()
+    assert (finding.id, finding.kind, finding.message) == (finding_id, "panic", "there is a b")
+    assert (finding.target, finding.test) == ("lively.zig", "lively.test.fuzz later")
+    assert finding.count >= 2 and finding.n_runs > 0
+    assert "fuzzLater" in finding.stack and "panic: there is a b" in finding.stderr
+    assert (finding.reproduces, finding.exact) == (True, True)
+    assert driver.findings.input(finding_id).endswith(b"b")
+    assert TestCommand.from_json(finding.build) == lively_command(work)
+    assert server.notified.is_set()
+    assert workers_of(lively_command(work)) == []
+    # What is known is known in the next session, too.
+    again = make(lively_command(work), tests=("fuzz later",), fresh=False)
+    assert again.findings.all() == [finding]
+    assert again.found == []
 
 
-@pytest.mark.parametrize("_round", range(5))
-def test_workers_do_not_create_the_coverage_file_at_once(
-    client: ZigCompileClient, work: Path, _round: int
-) -> None:
-    """Without a coverage file from an earlier run, both fuzzers come to life, every time."""
-    server = Server()
-    driver = make_driver(client, write_project(work / "driver-project"), server)
-    tests = driver.build()
-    shutil.rmtree(work / "driver-project" / ".zig-cache" / "v", ignore_errors=True)
-    driver.start_workers(tests)
-    try:
-        server.wait_for(lambda: len(server.of(EntryPointMsg)) == 2)
-    finally:
-        driver.stop()
-    assert driver.crashes == []
-
-
-def test_second_worker_waits_for_the_first(
-    client: ZigCompileClient, work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until the first one has told its coverage id, or has ended, no other is started."""
-    started: list[FuzzTest] = []
-    started_meanwhile: list[FuzzTest] = []
-    go_on = threading.Event()
-
-    def worker(_children, test, _cache_root, _cwd, _seed, post) -> WorkerEnd:
-        started.append(test)
-        if len(started) == 1:
-            go_on.wait(WAIT)
-            started_meanwhile.extend(started[1:])
-            post(CoverageMsg(1, test.step))
-        return WorkerEnd(test, "was ended by this test", "")
-
-    monkeypatch.setattr("fuzzserver.fuzz.driver.fuzz_worker_run", worker)
-    driver = make_driver(client, write_project(work / "driver-project"), Server())
-    tests = driver.build()
-    threading.Timer(0.3, go_on.set).start()
-    driver.start_workers(tests)
+@pytest.mark.usefixtures("impatient")
+def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
+    """A test that fails at once each time is given up while others go on; without others, that is the end."""
+    driver = make(lively_command(work), tests=("fuzz at once", "fuzz patient"))
+    driver.start(driver.build())
+    server.wait_for(lambda: server.test("fuzz at once").state == "failed", "it is not given up")
+    runs = server.test("fuzz patient").n_runs
+    server.wait_for(lambda: server.test("fuzz patient").n_runs > runs, "the other does not go on")
+    assert server.target().state == "fuzzing"
+    assert not driver.wait(0.0)
+    assert "no worker is left" not in caplog.messages
     driver.stop()
-    assert started == tests
-    assert started_meanwhile == []
+
+    alone = make(lively_command(work), tests=("fuzz at once",))
+    alone.start(alone.build())
+    assert alone.wait(WAIT)
+    server.wait_for(lambda: server.statuses()[-1] == ("stopped", "All fuzz workers have ended."))
+    assert server.target().state == "failed"
+    assert "no worker is left" in caplog.messages
 
 
-def test_one_of_two_crashes(client: ZigCompileClient, work: Path, caplog) -> None:
-    """The other worker goes on when one crashes."""
-    server = Server()
-    driver = make_driver(client, write(work / "crashing", crashing=CRASHES_AND_GOES_ON), server)
-    tests = driver.build()
-    driver.start_workers(tests)
-    try:
-        server.wait_for(
-            lambda: server.of(tuple)[-1][1].startswith("1 worker left.\n'crashing.test.fuzz long'")
-        )
-        assert server.of(tuple)[-1][0] == "fuzzing"
-        assert len(processes_naming(str(tests[0].step.rebuilt_executable))) == 1
-    finally:
-        driver.stop()
-    assert len(driver.crashes) == 1
-    assert "all fuzz workers crashed" not in caplog.text
+def two_commands(folder: Path) -> tuple[TestCommand, TestCommand]:
+    """A project of two test executables, the second of which cannot be compiled."""
+    good = TestCommand.of_root(write(folder, good=STD + PATIENT))
+    bad = TestCommand.of_root(write(folder, bad=BROKEN + "test { main(); }"))
+    return good, bad
 
 
-def test_no_fuzz_tests(client: ZigCompileClient, work: Path) -> None:
-    """A file whose tests do not fuzz is refused with their number, before the slow build."""
-    server = Server()
-    root = write(work / "plain", plain=NO_FUZZ)
+def test_one_of_two_cannot_be_built(make: Make, server: Server, work: Path) -> None:
+    """What cannot be compiled costs the other nothing, and is told."""
+    driver = make(*two_commands(work / "driver-two"))
+    driver.start(driver.build())
+    server.wait_for(lambda: server.target("good.zig").state == "fuzzing")
+    failed = server.target("bad.zig")
+    assert failed.state == "failed"
+    assert "bad.zig:4:5: error: use of undeclared" in failed.text
+    assert driver.build_failed
+    driver.stop()
+
+
+def test_none_can_be_built(make: Make, server: Server, work: Path) -> None:
+    """When nothing could be compiled, the compiler's words are the error."""
+    _, bad = two_commands(work / "driver-two")
+    with pytest.raises(CompileErrors, match=r"bad\.zig:4:5: error: use of undeclared"):
+        make(bad).build()
+    assert server.target().state == "failed"
+
+
+def test_no_fuzz_tests(make: Make, server: Server, work: Path) -> None:
+    """Tests that do not fuzz are named, before the slow build."""
     with pytest.raises(NoFuzzTests) as caught:
-        make_driver(client, root, server).build()
+        make(TestCommand.of_root(write(work / "plain", plain=NO_FUZZ))).build()
     assert str(caught.value) == (
-        f"no fuzz tests found in '{root}'; it has 2 tests, none of which calls std.testing.fuzz"
+        "no fuzz tests found in 'plain.zig': none of the 2 tests calls std.testing.fuzz: "
+        "'plain.test.one', 'plain.test.two'"
     )
-    assert server.of(FuzzRunStep) == []
-    assert len(server.of(tuple)) == 2
+    assert server.target().state == "never started"
+    assert not [text for _, text in server.statuses() if "fuzz mode" in text]
 
 
-def test_no_tests(client: ZigCompileClient, work: Path) -> None:
+def test_no_tests(make: Make, work: Path) -> None:
     """A file without any test is refused as well."""
-    root = write(work / "empty", empty="pub fn main() void {}")
-    with pytest.raises(NoFuzzTests, match=r"^no fuzz tests found in '.*empty\.zig'$"):
-        make_driver(client, root, Server()).build()
+    with pytest.raises(NoFuzzTests, match=r"^no fuzz tests found in 'empty\.zig': there are no tests$"):
+        make(TestCommand.of_root(write(work / "empty", empty="pub fn main() void {}"))).build()
 
 
-def test_compile_errors(client: ZigCompileClient, tmp_path) -> None:
-    """Errors in the source end the build with the compiler's words."""
-    server = Server()
-    root = write(tmp_path, main=BROKEN + "test { main(); }")
-    with pytest.raises(CompileErrors, match=r"main\.zig:4:5: error: use of undeclared"):
-        make_driver(client, root, server).build()
-    assert server.of(FuzzRunStep) == []
+def test_end_while_it_is_built(make: Make, server: Server, work: Path) -> None:
+    """A session that has ended when the build is done starts no worker any more."""
+    driver = make(lively_command(work))
+    builds = driver.build()
+    driver.finish(0)
+    with pytest.raises(Stopped):
+        driver.start(builds)
+    assert driver.started is None
+    assert "fuzzing" not in [state for state, _ in server.statuses()]
+
+
+def test_pattern_that_matches_nothing(make: Make, work: Path) -> None:
+    """The error names the pattern and the tests that there are."""
+    with pytest.raises(InputError) as caught:
+        make(lively_command(work), tests=("none*", "fuzz")).build()
+    names = ", ".join(f"'lively.test.{test}'" for test in LIVELY_TESTS)
+    assert str(caught.value) == f"no fuzz test matches --test none* fuzz; there are {names}"
+
+
+def test_patterns(make: Make, work: Path) -> None:
+    """A pattern means whole names, or what follows the file in them."""
+    for patterns, names in (
+        (("fuzz *",), LIVELY_TESTS),
+        (("fuzz [mw]*",), ("fuzz word", "fuzz many")),
+        (("fuzz many", "lively.test.fuzz w?rd"), ("fuzz word", "fuzz many")),
+    ):
+        driver = make(lively_command(work), tests=patterns)
+        (tests,) = driver.build().values()
+        driver.stop()
+        assert [test.name for test in tests] == [f"lively.test.{name}" for name in names]
+
+
+def test_more_tests_than_jobs(make: Make, server: Server, work: Path) -> None:
+    """With one job, three tests take turns: only one runs at a time, and each makes runs."""
+    names = ("fuzz many", "fuzz patient", "fuzz word")
+    command = lively_command(work)
+    driver = make(command, jobs=1, slice_seconds=0.5, tests=names)
+    driver.start(driver.build())
+    server.wait_for(lambda: all(server.test(name).n_runs > 0 for name in names), "not all make runs")
+    before = {name: server.test(name).n_runs for name in names}
+    server.wait_for(lambda: all(server.test(name).n_runs > before[name] for name in names), "no second turn")
+    for status in server.told.of(TargetStatus):
+        assert [test.state for test in status.tests].count("fuzzing") <= 1
+    driver.stop()
+    assert [test.restarts for test in server.target().tests] == [0, 0, 0]
+    assert workers_of(command) == []
+
+
+ONE = STD + PATIENT
+TWO = STD + OTHER + PATIENT
+"""Another build of the same test, and one test more."""
+
+
+@pytest.mark.usefixtures("impatient")
+def test_watch(make: Make, server: Server, work: Path) -> None:
+    """A changed source is built again: tests go on in the new build, new ones begin, old ones end."""
+    command = TestCommand.of_root(write(work / "driver-watch", watched=ONE))
+    driver = make(command, watch=True)
+    driver.start(driver.build())
+    server.wait_for(lambda: server.target().tests and server.test("fuzz patient").n_runs > 0)
+    old_id, old_step = server.target().id, server.told.of(FuzzRunStep)[-1]
+    assert old_id is not None
+
+    write(work / "driver-watch", watched=BROKEN + "test { main(); }")
+    server.wait_for(lambda: "The build failed" in server.statuses()[-1][1], "the failure is not told")
+    state, text = server.statuses()[-1]
+    assert state == "fuzzing" and "watched.zig:4:5: error: use of undeclared" in text
+    runs = server.test("fuzz patient").n_runs
+    server.wait_for(lambda: server.test("fuzz patient").n_runs > runs, "the old build does not go on")
+    assert (server.target().id, server.target().earlier) == (old_id, ())
+
+    write(work / "driver-watch", watched=TWO)
+    server.wait_for(lambda: server.target().earlier == (old_id,), "there is no new build")
+    server.wait_for(lambda: len(server.target().tests) == 2 and server.test("fuzz other").n_runs > 0)
+    assert server.statuses()[-1][1].startswith("Fuzzing the build of ")
+    new_step = server.told.of(FuzzRunStep)[-1]
+    assert new_step.key == old_step.key
+    assert new_step.rebuilt_executable != old_step.rebuilt_executable
+    old = str(old_step.rebuilt_executable)
+    eventually(lambda: not processes_naming(old), "the old build goes on")
+    eventually(lambda: len(workers_of(command)) == 2, "there are not two workers")
+    assert server.test("fuzz patient").restarts == 0
+
+    write(work / "driver-watch", watched=STD + OTHER)
+    server.wait_for(lambda: server.test("fuzz patient").state == "stopped", "what is gone goes on")
+    assert server.test("fuzz patient").text == "It is not in the newest build."
+    server.wait_for(lambda: len(server.target().earlier) == 2, "there is no third build")
+    eventually(lambda: len(workers_of(command)) == 1, "there is not one worker")
+
+    write(work / "driver-watch", watched=TWO)
+    server.wait_for(lambda: server.test("fuzz patient").state == "fuzzing", "it does not come back")
+    assert len(server.target().tests) == 2
+    driver.stop()
+    assert workers_of(command) == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_watch_mends_what_was_given_up(make: Make, server: Server, work: Path) -> None:
+    """A test that was given up, or that was built to nothing, is taken up again when it is mended."""
+    broken = STD + PATIENT.replace("var count", "if (true) return error.No;\n    var count", 1)
+    command = TestCommand.of_root(write(work / "driver-mend", mended=broken))
+    driver = make(command, watch=True)
+    driver.start(driver.build())
+    server.wait_for(lambda: server.target().tests and server.test("fuzz patient").state == "failed")
+    write(work / "driver-mend", mended=NO_FUZZ)
+    server.wait_for(lambda: "none of the 2 tests calls" in server.statuses()[-1][1], "it is not told")
+    write(work / "driver-mend", mended=ONE)
+    server.wait_for(lambda: server.test("fuzz patient").n_runs > 0, "it is not taken up again")
+    driver.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_watch_mends_what_could_not_be_built(make: Make, server: Server, work: Path) -> None:
+    """A target that could not be compiled at first is fuzzed once it can be."""
+    folder = work / "driver-late"
+    good = TestCommand.of_root(write(folder, good=ONE, build=""))
+    bad = TestCommand.of_root(write(folder / "src", bad=BROKEN + "test { main(); }"))
+    driver = make(good, bad, watch=True)
+    driver.start(driver.build())
+    assert driver.build_failed
+    write(folder / "src", bad=ONE)
+    server.wait_for(lambda: server.target("src/bad.zig").state == "fuzzing", "it is not fuzzed")
+    assert not driver.build_failed
+    server.wait_for(lambda: server.test("fuzz patient", "good.zig").n_runs > 0)
+    driver.stop()
 
 
 def build_and_stop(driver: FuzzDriver, started: Callable[[], object]) -> BaseException:
@@ -245,7 +396,7 @@ def build_and_stop(driver: FuzzDriver, started: Callable[[], object]) -> BaseExc
     def build() -> None:
         try:
             driver.build()
-        except Exception as error:
+        except FuzzServerError as error:
             errors.append(error.with_traceback(None))
 
     thread = threading.Thread(target=build)
@@ -258,32 +409,29 @@ def build_and_stop(driver: FuzzDriver, started: Callable[[], object]) -> BaseExc
     return error
 
 
-def test_stop_while_compiling(tmp_path) -> None:
+def test_stop_while_compiling(make: Make, tmp_path: Path) -> None:
     """A stop ends a compile that would take for ever."""
     zig = fake_zig(tmp_path / "bin", compile="hang")
-    client = ZigCompileClient(zig, tmp_path / "global")
-    driver = make_driver(client, write(tmp_path, main=NO_FUZZ), Server())
+    driver = make(TestCommand.of_root(write(tmp_path, main=NO_FUZZ)), zig=zig)
     error = build_and_stop(driver, lambda: compile_calls(zig))
     assert isinstance(error, Stopped)
     assert processes_naming(str(tmp_path / "bin")) == []
 
 
-def test_stop_while_compiling_for_real(zig: Zig, zig_cache: Path, tmp_path) -> None:
+def test_stop_while_compiling_for_real(make: Make, tmp_path: Path) -> None:
     """A stop ends the real compiler as well."""
     root = write(tmp_path, main=CRASHING_FUZZ)
-    driver = make_driver(ZigCompileClient(zig, zig_cache), root, Server())
-    error = build_and_stop(driver, lambda: processes_naming(str(root)))
+    error = build_and_stop(make(TestCommand.of_root(root)), lambda: processes_naming(str(root)))
     assert isinstance(error, Stopped)
     assert processes_naming(str(root)) == []
 
 
-def test_stop_while_tests_run(client: ZigCompileClient, work: Path, caplog) -> None:
+def test_stop_while_tests_run(make: Make, work: Path, caplog) -> None:
     """A stop ends a test that hangs."""
     sleeper = 'test "hangs" { while (true) @import("std").time.sleep(1_000_000_000); }'
     root = write(work / "hanging", hanging=sleeper)
-    driver = make_driver(client, root, Server())
     executables = str(root.parent / ".zig-cache" / "o")
-    error = build_and_stop(driver, lambda: find_runner(executables))
+    error = build_and_stop(make(TestCommand.of_root(root)), lambda: find_runner(executables))
     assert isinstance(error, TestRunnerError)
     assert caplog.messages == []
     assert find_runner(executables) == []
@@ -298,60 +446,29 @@ def find_runner(folder: str) -> list[int]:
     ]
 
 
-def test_worker_that_cannot_start(client: ZigCompileClient, work: Path, tmp_path) -> None:
-    """A worker whose executable is gone counts as ended, and the others go on."""
-    server = Server()
-    driver = make_driver(client, write(work / "plain", plain=NO_FUZZ), server)
-    step = FuzzRunStep("gone", tmp_path / "gone", tmp_path)
-    driver.start_workers([FuzzTest(step, 0, "test.gone")])
-    server.wait_for(lambda: server.of(tuple)[-1][0] == "stopped")
+def test_commands_that_cannot_be_found(client: ZigCompileClient, server: Server, tmp_path: Path) -> None:
+    """What fails before there is any command is the error, and nothing is left to stop."""
+
+    def fail(_: ChildGroup) -> list[TestCommand]:
+        raise InputError("no such step")
+
+    driver = FuzzDriver(client, fail, tmp_path, FuzzOptions(jobs=1), server)
+    try:
+        with pytest.raises(InputError, match="no such step"):
+            driver.build()
+    finally:
+        driver._analysis.stop()
+        driver._lock.release()
+    assert driver.targets == []
+
+
+def test_names_do_not_collide(make: Make, server: Server, work: Path) -> None:
+    """Two targets of the same sources have keys, cache folders and statuses of their own."""
+    command = project_command(work)
+    other = replace(command, name="src/main.zig (again)")
+    driver = make(command, other, tests=("fuzz sum",))
+    driver.start(driver.build())
+    server.wait_for(lambda: len(server.told.of(EntryPointMsg)) == 2)
+    assert len({msg.cache_root for msg in server.told.of(CoverageMsg)}) == 2
+    assert len({target.key for target in driver.targets}) == 2
     driver.stop()
-    assert driver.crashes[0].how.startswith("could not be run: ")
-    assert "No such file" in server.of(tuple)[-1][1]
-
-
-def run_worker(tmp_path: Path, code: str) -> tuple[WorkerEnd, list[Msg]]:
-    """Run a worker that does ``code``; how it ended, and what it posted."""
-    test = FuzzTest(FuzzRunStep("fake", runner(tmp_path, code), tmp_path), 7, "test.fake")
-    posted: list[Msg] = []
-    return fuzz_worker_run(ChildGroup(), test, tmp_path, tmp_path, 1, posted.append), posted
-
-
-def test_worker_messages(tmp_path) -> None:
-    """A worker is told which test to fuzz; what it says becomes messages."""
-    code = """
-    tag, body = receive()
-    send(6, struct.pack("<Q", 0x1234))
-    send(7, struct.pack("<Q", tag))
-    send(99, b"what is this?")
-    send(7, struct.pack("<Q", *struct.unpack("<I", body)))
-    """
-    end, posted = run_worker(tmp_path, code)
-    assert posted == [CoverageMsg(0x1234, end.test.step), EntryPointMsg(0x1234, 6), EntryPointMsg(0x1234, 7)]
-    assert (end.how, end.stderr) == ("exited with code 0", "")
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("send(7, bytes(8))", "fuzz_start_addr came before coverage_id"),
-        ("send(6, bytes(32))", "coverage_id must have 8 bytes, got 32"),
-        ("os.write(1, b'x' * 100)", "claims a body of"),
-    ],
-)
-def test_worker_that_breaks_the_protocol(tmp_path, code: str, reason: str) -> None:
-    """A worker that says what it must not is ended, and the reason kept."""
-    end, posted = run_worker(tmp_path, f"{code}\ntime.sleep(1000)")
-    assert end.how.startswith("broke the protocol (")
-    assert reason in end.how
-    assert posted == []
-    assert processes_naming(str(tmp_path / "runner.py")) == []
-
-
-def test_worker_that_writes_too_much(tmp_path) -> None:
-    """The end of what a worker writes on stderr is kept, not all of it."""
-    code = "for i in range(40_000): os.write(2, b'%049d\\n' % i)\nsys.exit(1)"
-    end, _ = run_worker(tmp_path, code)
-    assert end.how == "exited with code 1"
-    assert len(end.stderr) == MAX_STDERR < 40_000 * 50
-    assert end.stderr.endswith("39999\n")

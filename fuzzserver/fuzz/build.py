@@ -1,100 +1,71 @@
-"""From a root source file to its test executable (Zig: ``rebuildInFuzzMode``)."""
+"""From a test command to its test executable (Zig: ``rebuildInFuzzMode``)."""
 
 import logging
-import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from fuzzserver.errors import InputError
+from fuzzserver import paths
+from fuzzserver.fuzz.heartbeat import heartbeat
+from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.step import SourcePath
 from fuzzserver.zig.compile_client import ZigCompileClient
 
-__all__ = ["FuzzRoot", "TestExecutable", "build_tests"]
+__all__ = ["BuildMode", "TestExecutable", "build_tests"]
 
 log = logging.getLogger(__name__)
 
+BuildMode = Literal["normal", "fuzz", "repro"]
+"""As ``zig build test`` builds it; instrumented for the fuzzer; or with a test runner that runs one test
+on one input."""
+
 TEST_BIN_NAME = "test"
-HEARTBEAT = 10.0
-"""Seconds between two lines that say that a compile goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class FuzzRoot:
-    """A source file with tests, and the project that it belongs to."""
-
-    path: Path
-    project: Path
-    """Where compiler and tests run, and whose ``.zig-cache`` they use."""
-
-    @classmethod
-    def find(cls, path: Path) -> "FuzzRoot":
-        """The project is the nearest folder above with a ``build.zig``, else the file's own folder.
-
-        InputError if there is no such file.
-        """
-        if not path.is_file():
-            raise InputError(
-                f"root source file '{path}' {'is no file' if path.exists() else 'does not exist'}"
-            )
-        # Not ``absolute``, which keeps ".." and with it folders that are not above the file.
-        path = Path(os.path.abspath(path))
-        above = (folder for folder in path.parents if (folder / "build.zig").is_file())
-        return cls(path, next(above, path.parent))
-
-    @property
-    def cache_root(self) -> Path:
-        """The project's ``.zig-cache``."""
-        return self.project / ".zig-cache"
+REPRO_BIN_NAME = "repro"
 
 
 @dataclass(frozen=True, slots=True)
 class TestExecutable:
     """A built test executable and the files that it was compiled from."""
 
+    __test__: ClassVar[bool] = False  # The name begins with "Test", but it is no test class for pytest.
+
     path: Path
     inputs: tuple[SourcePath, ...]
 
 
-def build_tests(client: ZigCompileClient, root: FuzzRoot, *, fuzz: bool) -> TestExecutable:
-    """Compile the tests of ``root``, instrumented if ``fuzz``. Raises a ZigError."""
-    what = f"the tests of {root.path.name}{' in fuzz mode' if fuzz else ''}"
+def build_tests(client: ZigCompileClient, command: TestCommand, mode: BuildMode) -> TestExecutable:
+    """Compile the tests of ``command``. Raises a ZigError. May run in several threads at once."""
+    what = f"the tests of {command.name}{_IN_MODE[mode]}"
     log.info("compiling %s", what)
     started = time.monotonic()
-    with _Heartbeat(what):
+    name = REPRO_BIN_NAME if mode == "repro" else TEST_BIN_NAME
+    global_cache_dir = command.global_cache_dir or client.global_cache_dir
+    with heartbeat(f"compiling {what}"):
         result = client.compile(
             [
                 "test",
-                *(["-ffuzz"] if fuzz else []),
-                f"-Mroot={root.path}",
-                *("--cache-dir", str(root.cache_root)),
-                *("--global-cache-dir", str(client.global_cache_dir)),
-                *("--name", TEST_BIN_NAME),
+                *_args(command, mode),
+                *("--cache-dir", str(command.cache_root)),
+                *("--global-cache-dir", str(global_cache_dir)),
+                *("--name", name),
             ],
-            root.cache_root,
-            root.project,
+            command.cache_root,
+            command.project,
+            global_cache_dir=global_cache_dir,
         )
     log.info("compiled %s in %.1f s", what, time.monotonic() - started)
-    return TestExecutable(result.output_dir / TEST_BIN_NAME, result.inputs)
+    return TestExecutable(result.output_dir / name, result.inputs)
 
 
-class _Heartbeat:
-    """Says every few seconds that the work goes on: the first compile may take a minute."""
+_IN_MODE = {"normal": "", "fuzz": " in fuzz mode", "repro": " for reproduction"}
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def _run(self) -> None:
-        started = time.monotonic()
-        while not self._done.wait(HEARTBEAT):
-            log.info("still compiling %s after %.0f s", self._what, time.monotonic() - started)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
+def _args(command: TestCommand, mode: BuildMode) -> list[str]:
+    args = list(command.args)
+    if mode == "fuzz":
+        # In front of all modules, for it to hold for all of them, and where Zig's build runner has it.
+        args.insert(args.index("-fllvm") + 1 if "-fllvm" in args else 0, "-ffuzz")
+    if mode == "repro":
+        args += ["--test-runner", str(paths.repro_runner())]
+    return args

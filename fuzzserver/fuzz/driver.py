@@ -1,152 +1,378 @@
-"""The first part of a fuzzing session, and its end (Zig: ``Fuzz.start``).
+"""A whole fuzzing session: build, fuzz, note what breaks, build again (Zig: ``Fuzz.start`` and more).
 
-*Runs on* the thread ``fuzz-driver``, and one thread ``fuzz-worker-N`` for each fuzz test. *Takes* a
-root source file. *Gives* a ``FuzzRunStep`` once it is built, messages of the workers, and a status
-for people to read.
+*Runs on* the thread of its caller while it builds, then on one thread ``fuzz-worker-N`` for each fuzz
+test, one for findings, and one that looks for changed sources. *Takes* the commands that compile the
+tests. *Gives* an audience what a server wants to know: steps, messages, states, findings, corpora.
 """
 
 import logging
 import secrets
+import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from fuzzserver.coverage.queue import Msg
-from fuzzserver.errors import FuzzServerError, InputError
-from fuzzserver.fuzz.build import FuzzRoot, build_tests
-from fuzzserver.fuzz.worker import FuzzTest, WorkerEnd, fuzz_worker_run
-from fuzzserver.step import FuzzRunStep
+from fuzzserver import paths
+from fuzzserver.corpus import Corpus, SharedCorpus
+from fuzzserver.coverage.queue import CoverageMsg, Msg
+from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
+from fuzzserver.findings import FindingStore
+from fuzzserver.fuzz.analysis import Analysis
+from fuzzserver.fuzz.lock import ProjectLock
+from fuzzserver.fuzz.options import Audience, FuzzOptions
+from fuzzserver.fuzz.recorder import Recorder
+from fuzzserver.fuzz.target import Build, FuzzTarget, NoFuzzTests, build_target, select_tests
+from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.fuzz.test_run import FuzzTestRun
+from fuzzserver.fuzz.turns import Turns
+from fuzzserver.fuzz.watch import SourceWatch
+from fuzzserver.fuzz.worker import FuzzTest
+from fuzzserver.status import TargetStatus, TestStatus
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
-from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
+from fuzzserver.zig.test_runner import FoundTests
 
-__all__ = ["FuzzDriver", "NoFuzzTests"]
+__all__ = ["FuzzDriver"]
 
 log = logging.getLogger(__name__)
-worker_log = logging.getLogger("fuzzserver.worker")
-"""What workers wrote on stderr, as it is."""
 
-
-class NoFuzzTests(InputError):
-    """There is nothing to fuzz."""
+TELL_INTERVAL = 0.5
+"""Seconds between two counts of runs that are told."""
 
 
 class FuzzDriver:
-    """Builds one root source file and fuzzes all fuzz tests in it.
-
-    The callables are how it tells its server: ``add_step`` when the executable is built, ``post``
-    for messages, ``set_status`` with a state and a text. They are called on the driver's threads.
-    """
+    """Builds the tests of a project and fuzzes all fuzz tests in them."""
 
     def __init__(
         self,
         client: ZigCompileClient,
-        root: FuzzRoot,
-        *,
-        add_step: Callable[[FuzzRunStep], None],
-        post: Callable[[Msg], None],
-        set_status: Callable[[str, str], None],
+        find_commands: Callable[[ChildGroup], list[TestCommand]],
+        project_cache: Path,
+        options: FuzzOptions,
+        audience: Audience,
     ) -> None:
+        """``find_commands`` is asked for the commands before each build.
+
+        ``project_cache`` is the project's ``.zig-cache``, where findings are kept. InputError if
+        another process fuzzes the project. ``stop`` the driver, whatever comes.
+        """
         self._client = client
-        self._root = root
-        self._add_step = add_step
-        self._post = post
-        self._set_status = set_status
+        self._find_commands = find_commands
+        self._options = options
+        self._audience = audience
         self._seed = secrets.randbits(32)
+        self._lock = ProjectLock(paths.data_folder(project_cache))
+        if options.fresh:
+            _forget(paths.data_folder(project_cache))
         self._children = ChildGroup()
-        # Guards ``_running`` and ``crashes``.
-        self._lock = threading.Lock()
+        self._turns = Turns(options.jobs, options.slice_seconds)
+        self.findings = FindingStore(paths.findings_folder(project_cache), audience.notify)
+        self.findings.remove_unfinished()
+        self._analysis = Analysis(client, self.findings, options.limits.hang, options.limits.memory)
+        self._recorder = Recorder(self.findings, self._analysis)
+        # Guards all below; notified when a run has ended or the driver is stopped.
+        self._condition = threading.Condition()
+        self._targets: dict[str, FuzzTarget] = {}
+        self._threads: list[threading.Thread] = []
         self._running = 0
-        self.crashes: list[WorkerEnd] = []
-        """Workers that ended by themselves."""
-        self._workers: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._ending = threading.Event()
+        """Set by ``finish``, before ``_stopping``: nothing new is begun."""
+        self._built = 0.0
+        self.started: float | None = None
+        """When the first worker was started, on the clock of ``time.monotonic``."""
+        self.ended = 0.0
+        """When the workers were ended."""
+        self.build_failed = False
+        """Whether a target could not be built."""
 
-    def build(self) -> list[FuzzTest]:
-        """Compile, find the fuzz tests, compile in fuzz mode. Raises a FuzzServerError."""
-        name = self._root.path.name
-        self._set_status("building", f"Compiling the tests of {name} ...")
-        normal = build_tests(self._client, self._root, fuzz=False)
-        self._set_status("building", f"Running the tests of {name} once, to find the fuzz tests ...")
-        argv = test_runner_argv(normal.path, self._root.cache_root, self._seed)
-        found = find_fuzz_tests(self._children, argv, self._root.project)
-        if not found.fuzz_tests:
-            others = f"; it has {_count(len(found.names), 'test')}, none of which calls std.testing.fuzz"
-            raise NoFuzzTests(f"no fuzz tests found in '{self._root.path}'{others if found.names else ''}")
-        self._set_status("building", f"Compiling the tests of {name} in fuzz mode ...")
-        instrumented = build_tests(self._client, self._root, fuzz=True)
-        step = FuzzRunStep(name, instrumented.path, self._root.cache_root, instrumented.inputs)
-        self._add_step(step)
-        return [FuzzTest(step, index, found.names[index]) for index in found.fuzz_tests]
+    # ------------------------------------------------------------------ building
 
-    def start_workers(self, tests: list[FuzzTest]) -> None:
-        """Start a worker for each test and return when all run."""
-        log.info("fuzzing %s", ", ".join(f"'{test.name}'" for test in tests))
-        self._set_status("fuzzing", f"Fuzzing {_count(len(tests), 'test')} of {self._root.path.name}.")
-        self._running = len(tests)
-        # Zig's fuzzer gives up if another one is just creating the coverage file: let the first create it.
-        created = threading.Event()
-        for number, test in enumerate(tests):
-            thread = threading.Thread(
-                target=self._run_worker, args=(test, created), name=f"fuzz-worker-{number}"
+    def build(self) -> dict[Build, list[FuzzTest]]:
+        """Compile all targets; returns the tests to fuzz in each. Raises a FuzzServerError.
+
+        A target that cannot be built costs the others nothing, unless there are none.
+        """
+        self._built = time.time()
+        self._audience.set_findings(self.findings)
+        self._audience.set_status("building", "Finding out how the tests are compiled ...")
+        commands = self._find_commands(self._children)
+        for command in commands:
+            self._targets[command.key] = FuzzTarget(command, self._audience.set_target)
+            self._targets[command.key].tell()
+        builds, found = self._build_all(commands)
+        if not builds:
+            raise NoFuzzTests(commands, found)
+        return select_tests(builds, self._options.tests)
+
+    def _build_all(self, commands: Sequence[TestCommand]) -> tuple[list[Build], list[FoundTests]]:
+        """Compile in parallel. Raises the first error if nothing could be built."""
+        with ThreadPoolExecutor(max(1, self._options.jobs), "build") as pool:
+            futures = [pool.submit(self._build_one, command) for command in commands]
+        builds: list[Build] = []
+        found: list[FoundTests] = []
+        errors: list[FuzzServerError] = []
+        for command, future in zip(commands, futures, strict=True):
+            try:
+                tests, build = future.result()
+            except FuzzServerError as error:
+                errors.append(error)
+                self._targets[command.key].set("failed", str(error))
+                continue
+            found.append(tests)
+            if build is None:
+                self._targets[command.key].set("never started", "It has no fuzz tests.")
+            else:
+                builds.append(build)
+        if errors and not builds:
+            raise errors[0]
+        self.build_failed = bool(errors)
+        for each in errors:
+            if not isinstance(each, CompileErrors):  # Those are in the log already.
+                log.error("%s", each)
+        return builds, found
+
+    def _build_one(self, command: TestCommand) -> tuple[FoundTests, Build | None]:
+        target = self._targets[command.key]
+
+        def say(text: str) -> None:
+            target.set("building", text)
+            self._audience.set_status("building", text)
+
+        return build_target(self._client, self._children, command, self._seed, say)
+
+    # ------------------------------------------------------------------- fuzzing
+
+    def start(self, builds: dict[Build, list[FuzzTest]]) -> None:
+        """Start a worker for each test and return. Stopped if the session has ended while it was built."""
+        if self._ending.is_set():
+            raise Stopped("the session ends")
+        names = [f"'{test.name}'" for tests in builds.values() for test in tests]
+        log.info("fuzzing %s", ", ".join(names))
+        self._analysis.start()
+        for build, tests in builds.items():
+            self._audience.add_step(build.step)
+            target = self._targets[build.command.key]
+            target.set(
+                "fuzzing" if tests else "never started", "" if tests else "--test selects none of its tests."
             )
-            thread.start()
-            self._workers.append(thread)
-            created.wait()
+            for test in tests:
+                self._add_run(target, test)
+        if self._options.time is not None:
+            planned = self._options.time * self._options.jobs / (2 * max(1, len(names)))
+            self._turns.slice_seconds = min(self._options.slice_seconds, planned)
+        self.started = time.monotonic()
+        self._audience.set_status("fuzzing", f"Fuzzing {_count(len(names), 'test')}.")
+        for target in self._targets.values():
+            for run in target.runs:
+                self._start_run(target, run)
+        self._start_thread("fuzz-status", self._tell_counts)
+        if self._options.watch:
+            self._start_thread("fuzz-watch", lambda: self._watch(dict(builds)))
 
-    def _run_worker(self, test: FuzzTest, created: threading.Event) -> None:
-        """Run a worker to its end; ``created`` is set once the coverage file is there, or will not be."""
+    def _add_run(self, target: FuzzTarget, test: FuzzTest) -> FuzzTestRun:
+        cache_root = target.worker_cache(test.name)
+        corpus = Corpus(cache_root / "f" / test.name, target.command.name, test.name)
+        folder = self._options.corpus
+        run = FuzzTestRun(
+            self._children,
+            test,
+            cache_root,
+            target.command.project,
+            self._seed,
+            self._options.limits,
+            self._turns,
+            corpus,
+            None if folder is None else SharedCorpus(folder, test.name),
+            lambda msg: self._post(target, msg),
+            target.tell,
+            lambda end, failure, data: self._recorder.note(target.command, end, failure, data),
+        )
+        target.add_run(run)
+        run.note_findings(self._recorder.count(target.command, test.name))
+        self._audience.add_corpus(corpus)
+        return run
 
-        def post(msg: Msg) -> None:
-            created.set()
-            self._post(msg)
+    def _start_run(self, target: FuzzTarget, run: FuzzTestRun) -> None:
+        def work() -> None:
+            try:
+                run.run()
+            finally:
+                with self._condition:
+                    self._running -= 1
+                    self._condition.notify_all()
+                target.tell()
+                if self._running == 0 and not self._ending.is_set():
+                    log.error("no worker is left")
+                    self._audience.set_status("stopped", "All fuzz workers have ended.")
 
-        end = self._fuzz(test, post)
-        created.set()
-        if self._children.stopped:
-            return
-        if end.stderr:
-            worker_log.error("%s", end.stderr.rstrip("\n"))
-        log.error("fuzz worker for '%s' %s", test.name, end.how)
-        with self._lock:
-            self.crashes.append(end)
-            self._running -= 1
-            running = self._running
-        if running == 0:
-            log.error("all fuzz workers crashed")
-            self._set_status("stopped", _last_words("All fuzz workers have ended.", self.crashes))
-        else:
-            self._set_status("fuzzing", _last_words(f"{_count(running, 'worker')} left.", self.crashes))
+        with self._condition:
+            self._running += 1
+        self._start_thread(f"fuzz-worker-{len(self._threads)}", work)
 
-    def _fuzz(self, test: FuzzTest, post: Callable[[Msg], None]) -> WorkerEnd:
-        try:
-            return fuzz_worker_run(
-                self._children, test, self._root.cache_root, self._root.project, self._seed, post
-            )
-        except (OSError, FuzzServerError) as error:
-            return WorkerEnd(test, f"could not be run: {error}", "")
+    def _start_thread(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        with self._condition:
+            thread.start()  # Who finds it in the list may join it.
+            self._threads.append(thread)
+
+    def _post(self, target: FuzzTarget, msg: Msg) -> None:
+        if isinstance(msg, CoverageMsg):
+            target.set_coverage_id(msg.coverage_id)
+        self._audience.post(msg)
+
+    def _tell_counts(self) -> None:
+        while not self._ending.wait(TELL_INTERVAL):
+            for target in list(self._targets.values()):
+                target.tell()
+
+    # ---------------------------------------------------------------- rebuilding
+
+    def _watch(self, builds: dict[Build, list[FuzzTest]]) -> None:
+        """Build again whenever a source file changes."""
+        built = self._built
+        while not self._ending.is_set():
+            commands = [target.command for target in self._targets.values()]
+            steps = [build.step for build in builds]
+            watch = SourceWatch(commands, steps, built)
+            if not watch.wait(self._ending):
+                return
+            built = time.time()
+            try:
+                builds = self._rebuild()
+            except Stopped:
+                return
+            except Exception as error:
+                if not self._ending.is_set():
+                    self._rebuild_failed(error)
+
+    def _rebuild(self) -> dict[Build, list[FuzzTest]]:
+        log.info("sources have changed; building again")
+        self._audience.set_status("fuzzing", "Sources have changed: building again while fuzzing goes on ...")
+        commands = self._find_commands(self._children)
+        for command in commands:
+            if command.key not in self._targets:
+                self._targets[command.key] = FuzzTarget(command, self._audience.set_target)
+        results = [
+            build_target(self._client, self._children, command, self._seed, lambda text: None)
+            for command in commands
+        ]
+        built = [build for _, build in results if build is not None]
+        if not built:
+            raise NoFuzzTests(commands, [found for found, _ in results])
+        if self._ending.is_set():
+            raise Stopped("the session ends")
+        self.build_failed = False
+        builds = select_tests(built, self._options.tests)
+        for build, tests in builds.items():
+            self._move(self._targets[build.command.key], build, tests)
+        for key in self._targets.keys() - {build.command.key for build in builds}:
+            self._retire(self._targets[key], set())
+        self._audience.set_status("fuzzing", f"Fuzzing the build of {time.strftime('%H:%M:%S')}.")
+        return builds
+
+    def _move(self, target: FuzzTarget, build: Build, tests: list[FuzzTest]) -> None:
+        """Have the tests of a target go on with a new build."""
+        target.command = build.command
+        self._audience.add_step(build.step)
+        runs = {run.status.name: run for run in target.runs if run.status.state not in ENDED}
+        target.set("fuzzing")
+        for test in tests:
+            if test.name in runs:
+                if runs[test.name].test.step.rebuilt_executable != test.step.rebuilt_executable:
+                    runs[test.name].move(test)
+            else:
+                self._start_run(target, self._add_run(target, test))
+        self._retire(target, {test.name for test in tests})
+
+    def _retire(self, target: FuzzTarget, keep: set[str]) -> None:
+        for run in target.runs:
+            if run.status.name not in keep and run.status.state not in ENDED:
+                run.retire("It is not in the newest build.")
+
+    def _rebuild_failed(self, error: Exception) -> None:
+        log.error("the build failed; fuzzing goes on with the old one")
+        if not isinstance(error, CompileErrors):
+            log.error("%s", error, exc_info=not isinstance(error, FuzzServerError))
+        self._audience.set_status("fuzzing", f"The build failed; fuzzing goes on with the old one.\n{error}")
+
+    # ------------------------------------------------------------------- the end
 
     @property
     def stopped(self) -> bool:
         """Whether ``stop`` was called: what fails from then on fails because of it."""
-        return self._children.stopped
+        return self._stopping.is_set()
+
+    @property
+    def found(self) -> list[str]:
+        """Ids of the findings of this session, in the order in which they came."""
+        return list(self._recorder.found)
+
+    @property
+    def not_fuzzed(self) -> list[TestStatus]:
+        """The tests that made no run in this session, unless the sources no longer have them."""
+        runs = [run for target in list(self._targets.values()) for run in target.runs]
+        return [run.status for run in runs if not run.made_runs and not run.retired]
+
+    @property
+    def targets(self) -> list[TargetStatus]:
+        """All targets as they are now."""
+        return [target.status() for target in list(self._targets.values())]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no worker is left to run; False if ``timeout`` seconds pass before.
+
+        Who watches sources may start new ones at any time.
+        """
+
+        def over() -> bool:
+            return self.stopped or (self._running == 0 and not self._options.watch)
+
+        with self._condition:
+            return self._condition.wait_for(over, timeout)
+
+    def finish(self, patience: float) -> None:
+        """End the workers, let findings be looked at for up to ``patience`` seconds, and stop."""
+        self.ended = time.monotonic()
+        self._ending.set()
+        for target in list(self._targets.values()):
+            for run in target.runs:
+                run.stop()
+        if not self._analysis.drain(0):
+            log.info("reproducing findings ...")
+            self._analysis.drain(patience)
+        self.stop()
 
     def stop(self) -> None:
-        """End compile and workers, and wait for their threads. May be called twice."""
+        """End compiles and workers, and wait for their threads. May be called twice."""
+        self._ending.set()
+        self._stopping.set()
+        with self._condition:
+            self._condition.notify_all()
+            threads = list(self._threads)
+        for target in list(self._targets.values()):
+            for run in target.runs:
+                run.stop()
+        self._turns.close()
         self._children.stop()
         self._client.stop()
-        for thread in self._workers:
+        self._analysis.stop()
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self._lock.release()
+
+
+ENDED = ("stopped", "failed")
+
+
+def _forget(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _last_words(summary: str, ends: list[WorkerEnd]) -> str:
-    """A status text: the summary, then each worker's end with what it wrote last."""
-    parts = [summary]
-    for end in ends:
-        parts.append(f"'{end.test.name}' {end.how}.")
-        if end.stderr.strip():
-            parts.append(end.stderr.strip()[-4000:])
-    return "\n".join(parts)

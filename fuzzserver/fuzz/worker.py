@@ -1,24 +1,45 @@
 """One process that fuzzes one test (Zig: ``fuzzWorkerRun`` and ``rerunInFuzzMode``).
 
-*Runs on* a thread ``fuzz-worker-N``. *Takes* a test executable built in fuzz mode. *Gives* a
-``CoverageMsg`` and an ``EntryPointMsg``, and, when the process ends, how it ended.
+*Runs on* a thread ``fuzz-worker-N``. *Takes* a test executable built in fuzz mode, and a turn. *Gives* a
+``CoverageMsg`` and an ``EntryPointMsg``, counts, and, when the process ends, how it ended.
+
+A worker has a cache folder of its own. All workers of an executable would otherwise write the same
+coverage file, from which nobody could tell which of them makes progress; two that create it at once make
+one of them give up; and ``tmp/libfuzzer.log`` would not tell whose last words it holds.
 """
 
+import signal
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
-from fuzzserver.errors import MessageError
+from fuzzserver.coverage.seen_pcs import SeenPcs
+from fuzzserver.errors import CoverageFileError, MessageError
+from fuzzserver.fuzz.turns import Turn
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.messages import ClientTag, Message, MessageReader, ServerTag, client_message, parse_u64
-from fuzzserver.zig.process import ChildGroup, PipedChild, describe_exit
+from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild, describe_exit
 from fuzzserver.zig.test_runner import test_runner_argv
 
-__all__ = ["FuzzTest", "WorkerEnd", "fuzz_worker_run"]
+__all__ = ["FuzzTest", "FuzzWorker", "Limits", "WorkerEnd"]
 
 MAX_STDERR = 256 * 1024
-"""How much of a worker's last words is kept, in bytes."""
+"""How much of what a worker writes is kept, in bytes."""
+
+TICK = 0.1
+"""Seconds between two looks at a worker that says nothing."""
+
+STACK_WAIT = 15.0
+"""Seconds in which a worker that fails may say where it is; Zig reads all debug info for that."""
+
+CLOSE_WAIT = 2.0
+"""Seconds for a worker to end that has closed its output."""
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +52,220 @@ class FuzzTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker may use."""
+
+    hang: float = 60.0
+    """Seconds without a new run, after which it is ended."""
+    memory: int = 2048 * MIB
+    """Resident bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How a worker ended, without being asked to."""
+    """How a worker ended."""
 
     test: FuzzTest
+    why: Literal["ended", "hang", "out of memory", "asked", "protocol"]
+    """``asked``: we wanted it to end. ``protocol``: it said what no worker says, and was ended."""
+    status: int | None
+    """Exit status, negative for a signal, as in ``subprocess``."""
     how: str
-    """``exited with code 1``, say."""
+    """For people: ``exited with code 1``, say."""
     stderr: str
+    n_runs: int
+    """Runs that it made."""
+    total_runs: int
+    """Runs of this test on this executable, earlier workers included."""
+    fuzzer_log: str = ""
+    """What Zig's fuzzer wrote into ``tmp/libfuzzer.log``: why it gave up, if it did."""
 
 
-def fuzz_worker_run(
-    children: ChildGroup, test: FuzzTest, cache_root: Path, cwd: Path, seed: int, post: Callable[[Msg], None]
-) -> WorkerEnd:
-    """Fuzz ``test`` until its process ends. OSError if it cannot be started."""
-    argv = test_runner_argv(test.step.rebuilt_executable, cache_root, seed)
-    with children.spawn(argv, cwd) as child:
-        child.send(client_message(ClientTag.START_FUZZING, test.index))
-        stderr, fault = _listen(child, test, post)
-        how = describe_exit(child.wait()) if fault is None else f"broke the protocol ({fault}) and was ended"
-    return WorkerEnd(test, how, stderr.decode("utf-8", "replace"))
+@dataclass
+class FuzzWorker:
+    """One worker. ``run`` is called once; ``end`` may be called from any thread."""
 
+    children: ChildGroup
+    test: FuzzTest
+    cache_root: Path
+    """Its own cache folder."""
+    cwd: Path
+    seed: int
+    limits: Limits
+    turn: Turn
+    """Held when ``run`` is called, and given up now and then in favour of others."""
+    post: Callable[[Msg], None]
+    set_state: Callable[[str], None]
+    """Told ``fuzzing`` or ``waiting``, when that changes."""
+    look: Callable[[], None]
+    """Called some times a second, for whoever wants to see what the fuzzer has written."""
+    total_runs: int = field(default=0, init=False)
+    """Kept up to date while it runs."""
 
-def _listen(
-    child: PipedChild, test: FuzzTest, post: Callable[[Msg], None]
-) -> tuple[bytearray, MessageError | None]:
-    """Post what the worker tells until it ends; returns its stderr, and what was wrong with it."""
-    reader = MessageReader()
-    stderr = bytearray()
-    coverage_id: int | None = None
-    for name, data in child.output():
-        if name == "stderr":
-            stderr += data
-            del stderr[:-MAX_STDERR]
-            continue
+    def __post_init__(self) -> None:
+        self._asked = threading.Event()
+        self._child: PipedChild | None = None
+        self._stderr = KeptOutput(MAX_STDERR)
+        self._coverage: SeenPcs | None = None
+        self._coverage_id: int | None = None
+        self._start_runs = 0
+        self._last_progress = time.monotonic()
+        self._spoke: float | None = None
+        self._fuzzing = False
+        self._deaf = False
+        """Whether the test itself has written to stdout, which nobody understands from then on."""
+
+    @property
+    def n_runs(self) -> int:
+        """Runs that it has made."""
+        return self.total_runs - self._start_runs
+
+    def end(self) -> None:
+        """Have it end, without that being its fault."""
+        self._asked.set()
+        self.turn.cancel()
+
+    def run(self) -> WorkerEnd:
+        """Fuzz until the process ends or must be ended. OSError if it cannot be started."""
+        log = self.cache_root / "tmp" / "libfuzzer.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        argv = test_runner_argv(self.test.step.rebuilt_executable, self.cache_root, self.seed)
         try:
-            for message in reader.feed(data):
-                coverage_id = _handle(message, test, coverage_id, post)
-        except MessageError as error:
-            return stderr, error
-    return stderr, None
+            with self.children.spawn(argv, self.cwd) as child:
+                why, how = self._listen(child)
+                status = child.wait()
+            self._count()
+        finally:
+            if self._coverage is not None:
+                self._coverage.close()
+        return WorkerEnd(
+            self.test,
+            why,
+            status,
+            how or describe_exit(status),
+            self._stderr.text,
+            self.n_runs,
+            self.total_runs,
+            log.read_text(errors="replace")[-MAX_STDERR:] if log.is_file() else "",
+        )
 
+    def _listen(
+        self, child: PipedChild
+    ) -> tuple[Literal["ended", "hang", "out of memory", "asked", "protocol"], str]:
+        """Follow the worker to its end; returns why it ended, and how if that is not in its exit status."""
+        reader = MessageReader()
+        next_look = self._last_progress = time.monotonic()
+        for name, data in child.output(idle=TICK):
+            if name == "stderr":
+                self._stderr += data
+                self._spoke = self._spoke or time.monotonic()
+            elif name == "stdout" and not self._deaf:
+                try:
+                    for message in reader.feed(data):
+                        self._handle(message, child)
+                except MessageError as error:
+                    if not self._fuzzing:
+                        child.kill()
+                        return "protocol", f"broke the protocol ({error}) and was ended"
+                    self._deaf = True
+            if self._asked.is_set():
+                child.kill()
+                return "asked", "was ended"
+            if time.monotonic() < next_look:
+                continue
+            next_look = time.monotonic() + TICK
+            self._count()
+            self.look()
+            if self.limits.memory < (used := child.resident_bytes):
+                self._ask_where(child)
+                return "out of memory", f"used {used // MIB} MiB of memory, more than {self._memory_limit}"
+            if self._hangs:
+                self._ask_where(child)
+                return "hang", f"made no new run for {self.limits.hang:g} s"
+            if self.turn.over and not self._pause(child):
+                return "asked", "was ended"
+        try:
+            child.wait(CLOSE_WAIT)
+        except ChildTimeout:
+            child.kill()
+            return "protocol", "closed its output and was ended"
+        return "ended", ""
 
-def _handle(
-    message: Message, test: FuzzTest, coverage_id: int | None, post: Callable[[Msg], None]
-) -> int | None:
-    """Post what one message means; returns the coverage id as far as it is known."""
-    if message.tag == ServerTag.COVERAGE_ID:
-        coverage_id = parse_u64(message.body, "coverage_id")
-        post(CoverageMsg(coverage_id, test.step))
-    elif message.tag == ServerTag.FUZZ_START_ADDR:
-        if coverage_id is None:
-            raise MessageError("fuzz_start_addr came before coverage_id")
-        post(EntryPointMsg(coverage_id, parse_u64(message.body, "fuzz_start_addr")))
-    return coverage_id
+    @property
+    def _memory_limit(self) -> str:
+        return f"the limit of {self.limits.memory // MIB} MiB"
+
+    @property
+    def _hangs(self) -> bool:
+        """No run for too long. One that fails says so, and then needs time for its stack trace."""
+        now = time.monotonic()
+        if self._spoke is not None and now - self._spoke < STACK_WAIT:
+            return False
+        return now - self._last_progress > self.limits.hang
+
+    def _handle(self, message: Message, child: PipedChild) -> None:
+        """Post what one message means."""
+        if message.tag == ServerTag.COVERAGE_ID:
+            self._coverage_id = parse_u64(message.body, "coverage_id")
+            self._open_coverage(self._coverage_id)
+            self.post(CoverageMsg(self._coverage_id, self.test.step, self.cache_root))
+            # Not earlier, so that the count of runs is that of before the first.
+            child.send(client_message(ClientTag.START_FUZZING, self.test.index))
+        elif message.tag == ServerTag.FUZZ_START_ADDR:
+            if self._coverage_id is None:
+                raise MessageError("fuzz_start_addr came before coverage_id")
+            self.post(EntryPointMsg(self._coverage_id, parse_u64(message.body, "fuzz_start_addr")))
+            self._fuzzing = True
+            self.set_state("fuzzing")
+
+    def _open_coverage(self, coverage_id: int) -> None:
+        try:
+            path = self.test.step.coverage_file_path(coverage_id, self.cache_root)
+            self._coverage = SeenPcs(path)
+            self._start_runs = self.total_runs = self._coverage.read().n_runs
+        except CoverageFileError as error:
+            raise MessageError(str(error)) from error
+
+    def _count(self) -> None:
+        """Read how many runs there were, and note whether that is progress."""
+        if self._coverage is None:
+            return
+        try:
+            n_runs = self._coverage.read().n_runs
+        except CoverageFileError:
+            return  # Whoever shows the file says so.
+        if n_runs != self.total_runs:
+            self.total_runs = n_runs
+            self._last_progress = time.monotonic()
+            self._spoke = None
+
+    def _ask_where(self, child: PipedChild) -> None:
+        """Have the worker print its stack, then end it.
+
+        Zig's handler for this signal prints where the program was and aborts; nothing that a fuzz test
+        does sends it by itself, except a division by zero in C.
+        """
+        child.kill(signal.SIGFPE)
+        child.kill(signal.SIGCONT)  # It may have stopped itself.
+        deadline = time.monotonic() + STACK_WAIT
+        for name, data in child.output(idle=TICK):
+            if name == "stderr":
+                self._stderr += data
+            if time.monotonic() > deadline or self._asked.is_set():
+                break
+        child.kill()
+
+    def _pause(self, child: PipedChild) -> bool:
+        """Let another worker have the turn; False if there will be no other turn for this one."""
+        child.kill(signal.SIGSTOP)
+        paused = time.monotonic()
+        self.turn.give_back()
+        self.set_state("waiting")
+        if not self.turn.take():
+            child.kill()
+            return False
+        self._last_progress += time.monotonic() - paused
+        self.set_state("fuzzing")
+        child.kill(signal.SIGCONT)
+        return True
