@@ -8,7 +8,7 @@ How data flows, and which module has which part of it::
     zig.compile_client        fuzz.worker  ---> <cache>/v/<id>       |
          | executable, inputs      | coverage id, entry point |      |
          v                         v                          |      |
-    fuzz.driver            coverage.queue (condition)         |      |
+    fuzz.driver, test_run  coverage.queue (condition)         |      |
                                    v                          |      |
                        thread "coverage": coverage_run        |      |
                           coverage.info, line_program         v      |
@@ -16,8 +16,9 @@ How data flows, and which module has which part of it::
                                    |                                 |
                                    +------> web.session, web.server -+
 
-``webserver`` builds all of it, top to bottom. Each layer imports only those before it: ``errors``,
-``wire``, ``step`` | ``zig`` and ``coverage`` | ``fuzz`` and ``web`` | ``webserver`` | ``cli``.
+``webserver`` builds the server, top to bottom, and ``fuzz.driver`` what runs beside it. Each layer imports
+only those before it: ``errors``, ``wire``, ``findings``, ``step``, ``corpus`` | ``zig`` and ``coverage`` |
+``fuzz`` and ``web`` | ``webserver`` | ``fuzzing``, ``showing``, ``reproducing`` | ``cli``.
 
 A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; it posts a
 ``CoverageMsg`` and an ``EntryPointMsg`` for each worker.
@@ -25,6 +26,7 @@ A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; i
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.errors import FuzzServerError
+from fuzzserver.status import TargetStatus, TestStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.version import __version__
 from fuzzserver.webserver import WebServer
@@ -36,6 +38,8 @@ __all__ = [
     "FuzzRunStep",
     "FuzzServerError",
     "SourcePath",
+    "TargetStatus",
+    "TestStatus",
     "WebServer",
     "Zig",
     "__version__",

@@ -8,17 +8,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from fuzzserver import paths
+from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.coverage_map import debug_info_sources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run
 from fuzzserver.errors import InputError
+from fuzzserver.findings import FindingStore
+from fuzzserver.status import Status, TargetStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.web.server import HttpServer, Site
-from fuzzserver.web.session import Status
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
@@ -78,11 +81,14 @@ class WebServer:
         self._wasm_builds = _SharedBuilds()
         self.coverage_files = CoverageFiles()
         self._msg_queue = MsgQueue()
-        # Guards ``_fuzz_run_steps``, ``_status`` and ``_problems``; notified when they change.
+        # Guards all of what was told, from ``_fuzz_run_steps`` to ``_corpora``; notified when it changes.
         self._condition = threading.Condition()
         self._fuzz_run_steps = list(fuzz_run_steps)
         self._status = _NO_STATUS
         self._problems: deque[str] = deque(maxlen=MAX_PROBLEMS)
+        self._targets: dict[str, TargetStatus] = {}
+        self._findings: FindingStore | None = None
+        self._corpora: dict[Path, Corpus] = {}
         self._http_server: HttpServer | None = None
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -96,7 +102,9 @@ class WebServer:
             sources=self._sources,
             coverage_files=self.coverage_files,
             now=self.now,
-            status=self._current_status,
+            status=self._status_json,
+            findings=lambda: self._findings,
+            corpora=self._all_corpora,
         )
         try:
             self._http_server = HttpServer((host, port), site)
@@ -149,6 +157,33 @@ class WebServer:
             self._condition.notify_all()
         self.coverage_files.notify()
 
+    def set_target(self, target: TargetStatus) -> None:
+        """Tell of a target, or what has become of it. Counts that move on are sent with the next update."""
+        with self._condition:
+            known = self._targets.get(target.key)
+            self._targets[target.key] = target
+        if known is None or _without_counts(known) != _without_counts(target):
+            self.coverage_files.notify()
+
+    def set_findings(self, findings: FindingStore) -> None:
+        """Show the findings of a store. It should call ``notify`` when it changes."""
+        self._findings = findings
+        self.notify()
+
+    def add_corpus(self, corpus: Corpus) -> None:
+        """Show one more corpus."""
+        with self._condition:
+            self._corpora[corpus.folder] = corpus
+
+    @property
+    def loading(self) -> str | None:
+        """The executable whose debug info is being read."""
+        return self.coverage_files.loading
+
+    def notify(self) -> None:
+        """Something has changed that browsers should see now."""
+        self.coverage_files.notify()
+
     def _report(self, problem: str) -> None:
         """Show a problem along with the status, once, and not for ever."""
         with self._condition:
@@ -156,13 +191,22 @@ class WebServer:
                 self._problems.append(problem)
         self.coverage_files.notify()
 
-    def _current_status(self) -> Status:
+    def _status_json(self) -> dict[str, Any]:
         """What was said, and what went wrong. Who says nothing is not waiting for ever."""
         with self._condition:
-            status, problems = self._status, list(self._problems)
+            status, problems, targets = self._status, list(self._problems), list(self._targets.values())
         if status is _NO_STATUS and self.coverage_files.first() is not None:
             status = Status("serving")
-        return Status(status.state, "\n".join(filter(None, (status.text, *problems))))
+        return {
+            "state": status.state,
+            "text": "\n".join(filter(None, (status.text, *problems))),
+            "targets": [target.to_json() for target in targets],
+            "findings": [] if self._findings is None else [each.summary() for each in self._findings.all()],
+        }
+
+    def _all_corpora(self) -> list[Corpus]:
+        with self._condition:
+            return list(self._corpora.values())
 
     def _sources(self) -> list[SourcePath]:
         """The inputs of all steps. While a build finds out what they are, this waits for it."""
@@ -203,6 +247,10 @@ class WebServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _without_counts(target: TargetStatus) -> TargetStatus:
+    return replace(target, tests=tuple(replace(test, n_runs=0) for test in target.tests))
 
 
 class _SharedBuilds:

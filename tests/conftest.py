@@ -31,6 +31,14 @@ def zig_cache(work: Path) -> Path:
     return work / "zig-cache"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_zig_cache(zig_cache: Path) -> Iterator[None]:
+    """What a Zig that a test starts compiles for all projects, it compiles once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZIG_GLOBAL_CACHE_DIR", str(zig_cache))
+        yield
+
+
 @pytest.fixture(scope="session")
 def client(zig: Zig, zig_cache: Path) -> ZigCompileClient:
     """Compiles into the shared cache."""

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
-from fuzzserver.fuzz.build import FuzzRoot, build_tests
-from fuzzserver.fuzz.worker import FuzzTest, fuzz_worker_run
+from fuzzserver.fuzz.build import build_tests
+from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.fuzz.turns import Turn, Turns
+from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import SeenPcsHeader, coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -118,21 +120,23 @@ class FuzzedPair:
 
 def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> FuzzedPair:
     """Build the tests of ``root`` with extra compiler flags, and fuzz each until it has run 100 times."""
-    fuzz_root = FuzzRoot.find(root)
-    normal = build_tests(_WithFlags(client, flags), fuzz_root, fuzz=False)
-    instrumented = build_tests(_WithFlags(client, flags), fuzz_root, fuzz=True)
-    argv = test_runner_argv(normal.path, fuzz_root.cache_root, 1)
-    found = find_fuzz_tests(ChildGroup(), argv, fuzz_root.project)
-    step = FuzzRunStep(root.name, instrumented.path, fuzz_root.cache_root, instrumented.inputs)
+    command = TestCommand.of_root(root)
+    command = dataclasses.replace(command, args=(*flags, *command.args))
+    normal = build_tests(client, command, "normal")
+    instrumented = build_tests(client, command, "fuzz")
+    argv = test_runner_argv(normal.path, command.cache_root, 1)
+    with ChildGroup() as children:
+        found = find_fuzz_tests(children, argv, command.project)
+    step = FuzzRunStep(root.name, instrumented.path, command.cache_root, instrumented.inputs)
     messages: list[Msg] = []
     # Each restart of this fuzzer makes the inputs that it finds there half as large again.
-    shutil.rmtree(fuzz_root.cache_root / "f", ignore_errors=True)
+    shutil.rmtree(command.cache_root / "f", ignore_errors=True)
     for index in found.fuzz_tests:
-        _fuzz_one(FuzzTest(step, index, found.names[index]), fuzz_root, messages)
+        _fuzz_one(FuzzTest(step, index, found.names[index]), command, messages)
     (coverage_id,) = {msg.coverage_id for msg in messages if isinstance(msg, CoverageMsg)}
     return FuzzedPair(
         executable=instrumented.path,
-        coverage_file=fuzz_root.cache_root / "v" / coverage_file_name(coverage_id),
+        coverage_file=command.cache_root / "v" / coverage_file_name(coverage_id),
         coverage_id=coverage_id,
         entry_points=tuple(msg.addr for msg in messages if isinstance(msg, EntryPointMsg)),
         step=step,
@@ -140,35 +144,27 @@ def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> Fuzz
     )
 
 
-class _WithFlags(ZigCompileClient):
-    """A compile client that adds flags in front of the modules, as a build system would."""
-
-    def __init__(self, client: ZigCompileClient, flags: tuple[str, ...]) -> None:
-        super().__init__(client.zig, client.global_cache_dir)
-        self._flags = flags
-
-    def compile(self, args, cache_dir, cwd=None):
-        place = next(i for i, arg in enumerate(args) if arg.startswith("-M"))
-        return super().compile([*args[:place], *self._flags, *args[place:]], cache_dir, cwd)
-
-
-def _fuzz_one(test: FuzzTest, root: FuzzRoot, messages: list[Msg]) -> None:
+def _fuzz_one(test: FuzzTest, root: TestCommand, messages: list[Msg]) -> None:
     """Run one worker until its coverage file has counted 100 more runs."""
-    children = ChildGroup()
     start: list[int] = []
+    turn = Turn(Turns(1))
+    turn.take()
 
     def post(msg: Msg) -> None:
         messages.append(msg)
-        if isinstance(msg, EntryPointMsg):
-            path = test.step.coverage_file_path(msg.coverage_id)
-            start.append(n_runs(path))
-            deadline = time.monotonic() + 60
-            while n_runs(path) < start[0] + 100:
-                assert time.monotonic() < deadline, "the fuzzer does not run"
-                time.sleep(0.01)
-            children.stop()
+        if isinstance(msg, CoverageMsg):
+            start.append(n_runs(test.step.coverage_file_path(msg.coverage_id)))
 
-    fuzz_worker_run(children, test, root.cache_root, root.project, 1, post)
+    def look() -> None:
+        if start and worker.total_runs >= start[0] + 100:
+            worker.end()
+
+    with ChildGroup() as children:
+        worker = FuzzWorker(
+            children, test, root.cache_root, root.project, 1, Limits(), turn, post, lambda _: None, look
+        )
+        end = worker.run()
+    assert end.why == "asked", end
 
 
 def n_runs(coverage_file: Path) -> int:

@@ -4,54 +4,43 @@ import re
 import shlex
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from websockets.sync.client import connect
 
+from fuzzserver.arguments import make_parser, with_default_command
+from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.version import __version__
-from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SeenPcsHeader, ToClientTag
+from fuzzserver.wire.abi import EntryPointHeader, SeenPcsHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
-from tests.projects import FuzzedPair, write_project
+from tests.projects import FuzzedPair
 from tests.support_web import request
 from tests.support_zig_children import WAIT, eventually, processes_naming
-from tests.support_zig_cli import LISTENING, REPOSITORY, run_cli, running
-from tests.support_zig_fake import calls, compile_calls, fake_zig
-from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, forget_corpus, write
+from tests.support_zig_cli import LISTENING, REPOSITORY, errors, messages_until, run_cli, running
+from tests.support_zig_fake import fake_zig
+from tests.support_zig_sources import write
 
-COMMON_OPTIONS = {
-    "--help",
-    "--host",
-    "--port",
-    "--port-file",
-    "--zig",
-    "--zig-timeout",
-    "--lib-dir",
-    "--cache-dir",
-    "--log-level",
-    "--version",
+COMMON_OPTIONS = {"--help", "--zig", "--zig-timeout", "--cache-dir", "--log-level", "--version"}
+SERVER_OPTIONS = {"--host", "--port", "--port-file", "--lib-dir"}
+FUZZ_OPTIONS = {
+    *("--test", "--jobs", "--time", "--no-web", "--hang-timeout", "--memory-limit", "--corpus", "--watch")
 }
+REPRO_OPTIONS = {"--project", "--hang-timeout", "--memory-limit"}
 OPTIONS = {
-    "demo": COMMON_OPTIONS,
-    "run": COMMON_OPTIONS,
-    "serve": COMMON_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
+    "demo": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS,
+    "run": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS | {"--build", "--step"},
+    "attach": COMMON_OPTIONS | SERVER_OPTIONS,
+    "serve": COMMON_OPTIONS | SERVER_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
+    "repro": COMMON_OPTIONS | REPRO_OPTIONS,
+    "minimize": COMMON_OPTIONS | REPRO_OPTIONS,
 }
 
 
 def serve_args(pair: FuzzedPair, *more: object) -> list[object]:
     """The arguments that show ``pair``."""
     return ["serve", "--executable", pair.executable, "--coverage", pair.coverage_file, *more]
-
-
-def messages_until(port: int, tag: ToClientTag, condition: Callable[[bytes], bool] = bytes.__len__) -> bytes:
-    """The first message with ``tag`` for which ``condition`` holds that a page is sent."""
-    with connect(f"ws://127.0.0.1:{port}/", max_size=None, proxy=None) as web_socket:
-        while True:
-            message = web_socket.recv(timeout=WAIT)
-            if message[0] == tag and condition(message):
-                return message
 
 
 class TestSurroundings:
@@ -64,41 +53,6 @@ class TestSurroundings:
         args = serve_args(debug_pair, "--cache-dir", zig_cache)
         with running(tmp_path, *args) as cli:
             assert request(cli.port(), "/debug/main.wasm").body[:4] == b"\0asm"
-
-    def test_project_behind_a_link(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """A project that is reached through a symbolic link has its own sources in the page."""
-        project = write_project(work / "linked-project").parent.parent
-        forget_corpus(project)
-        (tmp_path / "link").symlink_to(project)
-        with running(tmp_path, "run", "link/src/main.zig", "--cache-dir", zig_cache) as cli:
-            index = messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
-            tar = request(cli.port(), "/sources.tar").body
-            folder = str(tmp_path / "link" / "src").encode()
-            assert folder in index
-            assert b"fn fuzzSum" in tar
-            assert folder in tar
-            assert errors(cli.text()) == []
-
-    def test_closed_terminal(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """When the terminal goes away, the workers do not stay."""
-        root = write_project(work / "cli-project")
-        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
-            messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
-            workers = str(work / "cli-project" / ".zig-cache" / "o")
-            assert processes_naming(workers)
-            assert cli.end(signal.SIGHUP) == 143
-        assert processes_naming(workers) == []
-
-    def test_failed_build_reaches_the_page(self, zig_cache: Path, tmp_path) -> None:
-        """Who watches the build in the page is told how it ended."""
-        write(tmp_path, main=BROKEN + "test { main(); }")
-        with running(tmp_path, "run", "main.zig", "--cache-dir", zig_cache) as cli:
-            url = f"ws://127.0.0.1:{cli.port()}/"
-            with connect(url, proxy=None, subprotocols=["fuzzserver"]) as web_socket:
-                texts = [message for message in web_socket if isinstance(message, str)]
-            assert cli.wait() == 4
-        assert '"failed"' in texts[-1]
-        assert "main.zig:4:5: error: use of undeclared identifier" in texts[-1]
 
     def test_port_file_that_cannot_be_written_leaves_nothing(self, debug_pair: FuzzedPair, tmp_path) -> None:
         """Not even the file that was to become it."""
@@ -202,106 +156,6 @@ class TestServe:
             assert "Traceback" not in cli.text()
 
 
-class TestRun:
-    """Fuzzing."""
-
-    def test_coverage_appears(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """From a root file to coverage that grows in a browser; the end leaves no process."""
-        root = write_project(work / "cli-project")
-        forget_corpus(work / "cli-project")
-        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
-            port = cli.port()
-            assert b"parser.zig" in messages_until(port, ToClientTag.SOURCE_INDEX)
-            messages_until(
-                port, ToClientTag.ENTRY_POINTS, lambda data: EntryPointHeader.parse(data).locs_len == 2
-            )
-            first = CoverageUpdateHeader.parse(messages_until(port, ToClientTag.COVERAGE_UPDATE)).n_runs
-            messages_until(
-                port,
-                ToClientTag.COVERAGE_UPDATE,
-                lambda data: CoverageUpdateHeader.parse(data).n_runs > first,
-            )
-            cli.wait_for_line("^info: fuzzing 'main.test.fuzz sum', 'main.test.fuzz depth'$")
-            assert cli.end() == 130
-        assert processes_naming(str(work / "cli-project")) == []
-        assert "error" not in cli.text()
-
-    def test_crash(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """A crash is told with its trace; the page stays up until the end, whose exit code tells of it."""
-        root = write(work / "cli-crash", crash=CRASHING_FUZZ)
-        forget_corpus(work / "cli-crash")
-        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
-            cli.wait_for_line("panic: the input is too long$")
-            cli.wait_for_line("^error: fuzz worker for 'crash.test.fuzz long' was ended by signal SIGABRT$")
-            cli.wait_for_line("^error: all fuzz workers crashed$")
-            assert messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
-            assert cli.end() == 3
-
-    def test_compile_errors(self, zig_cache: Path, tmp_path) -> None:
-        """Errors in the source end the program with the compiler's words, as it prints them."""
-        write(tmp_path, main=BROKEN + "test { main(); }")
-        done = run_cli(tmp_path, "run", "main.zig", "--cache-dir", zig_cache)
-        assert done.returncode == 4
-        assert "\nmain.zig:4:5: error: use of undeclared identifier 'undeclared'\n" in done.stderr
-        assert "\n    undeclared();\n    ^~~~~~~~~~\n" in done.stderr
-        assert "Traceback" not in done.stderr
-
-    def test_no_fuzz_tests(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """A file without fuzz tests ends the program with its number of tests."""
-        root = write(work / "plain", plain=NO_FUZZ)
-        done = run_cli(tmp_path, "run", root, "--cache-dir", zig_cache)
-        assert done.returncode == 2
-        assert errors(done.stderr) == [
-            f"error: no fuzz tests found in '{root}'; it has 2 tests, none of which calls std.testing.fuzz"
-        ]
-
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_signal_while_compiling(self, tmp_path, number: int, code: int) -> None:
-        """A signal ends a compile too; that the compile was ended is no error."""
-        zig = fake_zig(tmp_path / "bin", compile="hang")
-        root = write(tmp_path, main=NO_FUZZ)
-        with running(tmp_path, "run", root, "--zig", zig.path) as cli:
-            eventually(lambda: compile_calls(zig), "the compiler does not start")
-            assert cli.end(number) == code
-            assert errors(cli.text()) == []
-        assert processes_naming(str(tmp_path / "bin")) == []
-
-    def test_signal_during_the_first_question(self, tmp_path) -> None:
-        """Ctrl-C ends the program while it still waits for the compiler's version, and the compiler too."""
-        zig = fake_zig(tmp_path / "bin", version={"hang": True})
-        with running(tmp_path, "run", write(tmp_path, main=NO_FUZZ), "--zig", zig.path) as cli:
-            eventually(lambda: calls(zig), "the compiler does not start")
-            assert cli.end() == 130
-            assert errors(cli.text()) == []
-        assert processes_naming(str(tmp_path / "bin")) == []
-
-    def test_hanging_compile(self, tmp_path) -> None:
-        """A compile that never ends is ended after --zig-timeout, and fails the build."""
-        zig = fake_zig(tmp_path / "bin", compile="hang")
-        root = write(tmp_path, main=NO_FUZZ)
-        done = run_cli(tmp_path, "run", root, "--zig", zig.path, "--zig-timeout", 2)
-        assert done.returncode == 4
-        (error,) = errors(done.stderr)
-        assert "did not end in 2 s" in error
-        assert processes_naming(str(tmp_path / "bin")) == []
-
-
-def test_demo(zig_cache: Path, tmp_path) -> None:
-    """The demo shows the example, with a copy of it below the cache folder."""
-    forget_corpus(zig_cache / "demo")
-    with running(tmp_path, "demo", "--cache-dir", zig_cache) as cli:
-        assert b"fuzz_example.zig" in messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
-        copy = zig_cache / "demo" / "fuzz_example.zig"
-        assert copy.read_bytes() == (REPOSITORY / "fuzzserver" / "example" / "fuzz_example.zig").read_bytes()
-        assert b"const Calculator" in request(cli.port(), "/sources.tar").body
-        assert cli.end() == 130
-
-
-def errors(stderr: str) -> list[str]:
-    """The lines that say what is wrong."""
-    return [line for line in stderr.splitlines() if line.startswith("error: ")]
-
-
 class Bad(NamedTuple):
     """Input that cannot be used: the command line, in shell words; what the error says; the exit code.
 
@@ -376,7 +230,34 @@ BAD_INPUT = {
     "zig hangs": Bad(SERVE + " --zig zighang/zig --zig-timeout 1", "gave no answer in 1 s"),
     "root missing": Bad("run /no/root.zig", "root source file '/no/root.zig' does not exist"),
     "root is a folder": Bad("run {dir}", "is no file"),
-    "root not given": Bad("run", "the following arguments are required: ROOT.zig"),
+    "no project here": Bad("run", r"there is no build\.zig in '.*': give ROOT\.zig or --build FOLDER"),
+    "no project here, and no command": Bad("", r"there is no build\.zig in '.*': give ROOT\.zig or --build"),
+    "root and project": Bad("run text --build {dir}", "give ROOT.zig or --build FOLDER, not both"),
+    "project missing": Bad("run --no-web --build /no/project", r"there is no build\.zig in '/no/project'"),
+    "project without build.zig": Bad("run --no-web --build {dir}", r"there is no build\.zig in '.*folder'"),
+    "project is a file": Bad("run --no-web --build text", r"there is no build\.zig in '.*text'"),
+    "corpus missing": Bad("demo --corpus /no/corpus", "corpus folder '/no/corpus' does not exist"),
+    "corpus is a file": Bad("demo --corpus text", "corpus folder 'text' is no folder"),
+    "time in words": Bad("demo --time soon", "'soon' is no time: give seconds, or 90s, 5m, 1h30m"),
+    "time in the wrong order": Bad("demo --time 5s1m", "'5s1m' is no time"),
+    "time negative": Bad("demo --time=-5", "'-5' is no time"),
+    "time zero": Bad("demo --time 0", "'0' is no time"),
+    "time empty": Bad("demo --time ''", "'' is no time"),
+    "jobs zero": Bad("demo --jobs 0", "'0' is no count: give a whole number, more than 0"),
+    "jobs in words": Bad("demo --jobs many", "'many' is no count"),
+    "memory limit with a unit": Bad("demo --memory-limit 2G", "'2G' is no count"),
+    "hang timeout infinite": Bad("demo --hang-timeout inf", "'inf' is no time"),
+    "cache missing": Bad("attach /no/cache", "'/no/cache'"),
+    "cache is a file": Bad("attach text", "'text'"),
+    "second cache missing": Bad("attach {cache} /no/cache", "'/no/cache'"),
+    "cache not given": Bad("attach", "the following arguments are required: CACHE_DIR"),
+    "finding unknown": Bad("repro ffff --project project", "no finding 'ffff' in '.*project/.zig-cache/"),
+    "finding unknown, to minimize": Bad("minimize ffff", "no finding 'ffff' in .*; give an id, or the path"),
+    "finding ambiguous": Bad("repro 3f --project project", "'3f' stands for 2 findings: 3f01, 3f02"),
+    "finding without a build": Bad(
+        "repro 3f02 --project project", "finding 3f02 cannot be run: this is no stored test command"
+    ),
+    "finding not given": Bad("repro", "the following arguments are required: FINDING"),
     "source missing": Bad(SERVE + " --source /no/source", "source '/no/source' does not exist"),
     "lib-dir without a page": Bad(
         SERVE + " --lib-dir {dir}", "has no fuzzer/web/index.html; --lib-dir takes the folder above 'fuzzer'"
@@ -404,7 +285,6 @@ BAD_INPUT = {
     "coverage not given": Bad("serve --executable {exe}", "the following arguments are required: --coverage"),
     "unknown option": Bad("demo --no-such-option", "unrecognized arguments: --no-such-option"),
     "unknown command": Bad("dance", "invalid choice: 'dance'"),
-    "no command": Bad("", "the following arguments are required: COMMAND"),
 }
 
 
@@ -429,6 +309,9 @@ def bad_files(debug_pair: FuzzedPair, tmp_path_factory) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / "folder").mkdir()
+    store = FindingStore(folder / "project" / ".zig-cache" / "fuzzserver" / "findings")
+    for name in ("3f01", "3f02"):
+        store.add(Finding(name, "panic", "boom", "main.zig", "main.test.fuzz", 1.0, 1.0), b"input")
     fake_zig(folder / "zig15", version={"stdout": "0.15.2\n"})
     fake_zig(folder / "zigfail", version={"stderr": "out of order\n", "exit": 1})
     fake_zig(folder / "zighang", version={"hang": True})
@@ -446,6 +329,7 @@ def test_bad_input(name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair
             normal=debug_pair.normal_executable,
             other=safe_pair.coverage_file,
             dir=bad_files / "folder",
+            cache=debug_pair.step.cache_root,
             busy=busy.getsockname()[1],
         )
         done = run_cli(bad_files, *shlex.split(command))
@@ -458,6 +342,9 @@ def test_bad_input(name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair
     assert [line for line in before if not line.startswith("info: ")] == []
     assert before == [] or "--port-file" in command
     assert processes_naming(str(bad_files / "zig")) == []
+    # Nothing is made where a name leads by mistake.
+    assert not Path("/no").exists()
+    assert list((bad_files / "folder").iterdir()) == []
 
 
 def test_port_file_in_a_read_only_place(debug_pair: FuzzedPair, tmp_path) -> None:
@@ -470,7 +357,7 @@ def test_port_file_in_a_read_only_place(debug_pair: FuzzedPair, tmp_path) -> Non
 
 def options(text: str) -> set[str]:
     """The options that a text names."""
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text.replace("zig build test --fuzz", "")))
 
 
 def test_help(tmp_path) -> None:
@@ -487,6 +374,16 @@ def test_help_of_commands(tmp_path, name: str) -> None:
     done = run_cli(tmp_path, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert options(done.stdout) == OPTIONS[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5s", 1.5), ("0.2", 0.2), ("5m", 300), ("1h30m", 5400), ("1h2m3s", 3723)],
+)
+def test_time(text: str, seconds: float) -> None:
+    """A time may be given as people write it."""
+    args = make_parser().parse_args(with_default_command(["--time", text]))
+    assert (args.command, args.time) == ("run", seconds)
 
 
 @pytest.mark.parametrize("args", [["--version"], ["run", "--version"]])

@@ -23,6 +23,14 @@ def test_every_id_that_the_script_asks_for_exists() -> None:
     assert sorted(set(wanted) - set(html_ids())) == []
 
 
+def test_every_part_of_a_template_that_the_script_asks_for_exists() -> None:
+    """Each class that main.js looks for is given by index.html."""
+    wanted = re.findall(r'\b(?:part|querySelector)\("\.([\w-]+)', SCRIPT)
+    given = {name for names in re.findall(r'\bclass="([^"]+)"', HTML) for name in names.split()}
+    assert wanted
+    assert sorted(set(wanted) - given) == []
+
+
 def test_ids_are_unique() -> None:
     """No id is given to two elements of index.html."""
     ids = html_ids()

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import BytesMessage, Message, Ping, Pong, Request, TextMessage
 
 from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, WebServer
+from fuzzserver.status import TargetStatus
 from fuzzserver.web import session
-from fuzzserver.wire.abi import SeenPcsHeader, SourceIndexHeader
+from fuzzserver.wire.abi import SeenPcsHeader, SourceIndexHeader, coverage_file_name
 from tests.projects import FuzzedPair
 from tests.support_web import raw, viewer, watch
 
@@ -115,10 +117,13 @@ def test_client_with_our_subprotocol_gets_the_status(web_server: WebServer, copi
         texts = (json.loads(message) for message in connection if isinstance(message, str))
         assert next(texts)["state"] == "waiting"
         web_server.set_status("building", "Compiling ...")
-        assert next(texts) == {"state": "building", "text": "Compiling ...", "start_n_runs": None}
+        nothing = {"start_n_runs": None, "target": None, "targets": []}
+        assert next(texts) == {"state": "building", "text": "Compiling ..."} | nothing
         set_header(copied, n_runs=123)
         web_server.post(CoverageMsg(1, copied))
-        assert next(texts)["start_n_runs"] == 123
+        status = next(texts)
+        assert status["start_n_runs"] == 123
+        assert status["target"] == "0100000000000000"
 
 
 def test_unknown_subprotocol_is_not_accepted(web_server: WebServer) -> None:
@@ -313,3 +318,109 @@ def test_plain_request_without_upgrade_header_is_no_web_socket(web_server: WebSe
     """A page that is opened in a browser is answered with the page."""
     with pytest.raises(InvalidStatus), viewer(web_server.port, additional_headers={"Upgrade": "h2c"}):
         pass
+
+
+def two_targets(web_server: WebServer, debug: FuzzedPair, safe: FuzzedPair) -> None:
+    """Post the Debug build as a target that came first, and the ReleaseSafe build as another."""
+    web_server.post(CoverageMsg(debug.coverage_id, replace(debug.step, key="first")))
+    web_server.post(CoverageMsg(safe.coverage_id, replace(safe.step, key="second")))
+    wait_until(lambda: web_server.coverage_files.get(safe.coverage_id))
+
+
+def tables_of(web_server: WebServer, pair: FuzzedPair) -> bytes:
+    """What the map of ``pair`` sends, without the header."""
+    coverage_map = web_server.coverage_files.get(pair.coverage_id)
+    assert coverage_map is not None
+    return coverage_map.source_index[SourceIndexHeader.LAYOUT.size :]
+
+
+def test_target_names_any_map(web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair) -> None:
+    """A client that names a map gets that one and its entry points, in small or capital letters."""
+    two_targets(web_server, debug_pair, safe_pair)
+    for pair in (debug_pair, safe_pair):
+        web_server.post(EntryPointMsg(pair.coverage_id, pair.entry_points[0]))
+    for pair in (debug_pair, safe_pair):
+        name = coverage_file_name(pair.coverage_id)
+        for query in (f"target={name}", f"target=0&x=1&target={name.upper()}"):
+            with viewer(web_server.port, f"/debug/?{query}") as connection:
+                seen = watch(connection)
+            assert seen.tables == tables_of(web_server, pair)
+            assert struct.unpack_from("<I", seen.entry_points)[0] == 3 | 1 << 8
+    assert tables_of(web_server, debug_pair) != tables_of(web_server, safe_pair)
+
+
+def test_target_that_is_not_there_yet(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair
+) -> None:
+    """Who waits for a map is told the status, gets nothing of other maps, and the map when it comes."""
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    wait_until(lambda: web_server.coverage_files.first())
+    name = coverage_file_name(safe_pair.coverage_id)
+    with viewer(web_server.port, f"/?target={name}", subprotocols=["fuzzserver"]) as connection:
+        assert connection.recv(30)[0] == 0
+        assert json.loads(connection.recv(30))["target"] is None
+        web_server.set_status("fuzzing", "more")
+        # Nothing binary came in between.
+        assert json.loads(connection.recv(30))["text"] == "more"
+        web_server.post(CoverageMsg(safe_pair.coverage_id, safe_pair.step))
+        status = json.loads(connection.recv(30))
+        assert (status["target"], status["start_n_runs"]) == (
+            name,
+            web_server.coverage_files.get(safe_pair.coverage_id).start_n_runs,
+        )
+        assert watch(connection, "source_index").tables == tables_of(web_server, safe_pair)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "0", "nonsense", "49e67756ea1c6d82ff", "%2e%2e%2fv", "ffffffffffffffff"]
+)
+def test_target_that_is_none(web_server: WebServer, debug_pair: FuzzedPair, target: str) -> None:
+    """What names no map gets no coverage: rather nothing than something else than was asked for."""
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    wait_until(lambda: web_server.coverage_files.first())
+    with viewer(web_server.port, f"/?target={target}", subprotocols=["fuzzserver"]) as connection:
+        assert connection.recv(30)[0] == 0
+        assert json.loads(connection.recv(30))["state"] == "serving"
+        web_server.set_status("stopped", "over")
+        assert json.loads(connection.recv(30))["text"] == "over"
+
+
+@pytest.mark.parametrize("path", ["/", "/debug/?other=1"])
+def test_page_without_target_follows_the_first(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair, small_pair: FuzzedPair, path: str
+) -> None:
+    """It shows the newest build of the target that came first, and moves when there is a newer one."""
+    two_targets(web_server, debug_pair, safe_pair)
+    with viewer(web_server.port, path) as connection:
+        assert watch(connection, "source_index").tables == tables_of(web_server, debug_pair)
+        # A newer build of another target changes nothing here; one of the first does.
+        web_server.post(CoverageMsg(small_pair.coverage_id, replace(small_pair.step, key="second")))
+        wait_until(lambda: web_server.coverage_files.get(small_pair.coverage_id))
+        web_server.post(CoverageMsg(safe_pair.coverage_id, replace(safe_pair.step, key="first")))
+        seen = watch(connection, "source_index")
+        assert seen.tables == tables_of(web_server, safe_pair)
+        assert seen.order.count("source_index") == 1
+        assert set(watch(connection, "coverage_update").order) == {"coverage_update"}
+
+
+def test_client_that_is_like_zigs_page_gets_four_kinds_of_messages(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair
+) -> None:
+    """Targets, findings and a rebuild go by; all that it is sent are the tags 0 to 3."""
+    with viewer(web_server.port) as connection:
+        two_targets(web_server, debug_pair, safe_pair)
+        web_server.set_target(TargetStatus("first", "src/main.zig", "fuzzing"))
+        web_server.set_status("fuzzing", "Sources have changed.")
+        messages = []
+        web_server.post(EntryPointMsg(debug_pair.coverage_id, debug_pair.entry_points[0]))
+        while not messages or messages[-1][0] != 3:
+            messages.append(connection.recv(30))
+        web_server.post(CoverageMsg(safe_pair.coverage_id, replace(safe_pair.step, key="first")))
+        web_server.post(EntryPointMsg(safe_pair.coverage_id, safe_pair.entry_points[0]))
+        messages.append(connection.recv(30))
+        while messages[-1][0] != 3:
+            messages.append(connection.recv(30))
+    assert all(isinstance(message, bytes) for message in messages)
+    assert {message[0] for message in messages} == {0, 1, 2, 3}
+    # The page knows which table to look up only if each index comes before what refers to it.
+    assert [message[0] for message in messages if message[0] != 2] == [0, 1, 3, 1, 3]

@@ -15,7 +15,6 @@ import pytest
 
 from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, SourcePath, WebServer
 from fuzzserver.errors import InputError
-from fuzzserver.web.session import Status
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_web import raw, request, viewer, watch
@@ -289,11 +288,11 @@ def test_client_that_resets_is_no_error(web_server: WebServer, caplog: pytest.Lo
 
 def test_status_of_a_driver_that_says_nothing(web_server: WebServer, debug_pair: FuzzedPair) -> None:
     """Once there is coverage, the server does not claim to wait for it."""
-    assert web_server._current_status().state == "waiting"
+    assert web_server._status_json()["state"] == "waiting"
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
     with viewer(web_server.port) as connection:
         watch(connection, "source_index")
-    assert web_server._current_status() == Status("serving", "")
+    assert web_server._status_json() == {"state": "serving", "text": "", "targets": [], "findings": []}
 
 
 def test_problems_are_shown_once_and_not_for_ever(web_server: WebServer) -> None:
@@ -302,7 +301,7 @@ def test_problems_are_shown_once_and_not_for_ever(web_server: WebServer) -> None
         web_server._report(f"problem {number % 50}")
         web_server._report("the same")
     web_server.set_status("fuzzing", "Fuzzing.")
-    lines = web_server._current_status().text.splitlines()
+    lines = web_server._status_json()["text"].splitlines()
     assert lines[0] == "Fuzzing."
     assert len(lines) == 11
     assert lines.count("the same") <= 1

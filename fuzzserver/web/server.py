@@ -16,15 +16,21 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
+from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
+from fuzzserver.findings import FindingStore
 from fuzzserver.step import SourcePath
-from fuzzserver.web.session import SUBPROTOCOL, Session, Status
+from fuzzserver.web.fuzz_data import fuzz_data
+from fuzzserver.web.session import SUBPROTOCOL, Session
 from fuzzserver.web.sources_tar import write_sources_tar
+from fuzzserver.wire.abi import coverage_file_name
 
 __all__ = ["HttpServer", "Site"]
 
@@ -59,7 +65,10 @@ class Site:
     coverage_files: CoverageFiles
     now: Callable[[], int]
     """The server's clock, in nanoseconds."""
-    status: Callable[[], Status]
+    status: Callable[[], dict[str, Any]]
+    """What goes on, for JSON: ``state``, ``text``, ``targets`` and ``findings``."""
+    findings: Callable[[], FindingStore | None]
+    corpora: Callable[[], list[Corpus]]
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -180,6 +189,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve_request(self) -> None:
         path = self.requestline.split()[1]  # Not ``self.path``, in which "//" has become "/".
+        if path.startswith(("/?", "/debug?", "/debug/?")):
+            path = path.partition("?")[0]  # Other routes have no query, as in Zig.
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             # Nobody reads that body; what follows it must not be taken for a request.
             self.close_connection = True
@@ -191,6 +202,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._serve_file(self.server.site.build_wasm(WASM[path]), "application/wasm")
             elif path in SOURCES:
                 self._serve_sources_tar()
+            elif (data := fuzz_data(self.server.site, path.removeprefix("/debug"))) is not None:
+                self._respond(HTTPStatus.OK, data.content_type, data.content, CACHE_CONTROL, *data.headers)
             else:
                 self._respond(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
         except FuzzServerError as error:
@@ -290,6 +303,7 @@ class Handler(BaseHTTPRequestHandler):
             web_socket,
             coverage_files=site.coverage_files,
             now=site.now,
+            target=_target(self.path),
             status=site.status if subprotocol is not None else None,
         )
         with self.server.session(session):
@@ -306,3 +320,15 @@ class Handler(BaseHTTPRequestHandler):
             )
         else:
             self._respond(HTTPStatus.BAD_REQUEST, "text/plain", b"bad request")
+
+
+def _target(request_target: str) -> int | None:
+    """The coverage id that ``?target=`` names; -1, which no map has, if it is none."""
+    values = parse_qs(urlsplit(request_target).query, keep_blank_values=True).get("target")
+    if not values:
+        return None
+    try:
+        coverage_id = int.from_bytes(bytes.fromhex(values[-1]), "little")
+        return coverage_id if coverage_file_name(coverage_id) == values[-1].lower() else -1
+    except (ValueError, OverflowError):
+        return -1

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from wsproto import WSConnection
 from wsproto.events import (
@@ -29,9 +29,9 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 from fuzzserver.coverage.coverage_map import CoverageMap, coverage_update_message
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
-from fuzzserver.wire.abi import CurrentTime
+from fuzzserver.wire.abi import CurrentTime, coverage_file_name
 
-__all__ = ["SUBPROTOCOL", "Session", "Status"]
+__all__ = ["SUBPROTOCOL", "Session"]
 
 SUBPROTOCOL = "fuzzserver"
 """A client that asks for it gets the server's status as JSON text, besides Zig's messages."""
@@ -48,16 +48,6 @@ CLOSE_GRACE = 1.0
 GOING_AWAY = 1001
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the server does, for people to read."""
-
-    state: str = "waiting"
-    """``building``, ``waiting``, ``fuzzing``, ``serving``, ``stopped`` or ``failed``."""
-    text: str = ""
-    """One or more lines."""
-
-
 class Session:
     """Serves one client until it leaves, is dropped, or the server stops."""
 
@@ -68,13 +58,18 @@ class Session:
         *,
         coverage_files: CoverageFiles,
         now: Callable[[], int],
-        status: Callable[[], Status] | None,
+        target: int | None,
+        status: Callable[[], dict[str, Any]] | None,
     ) -> None:
-        """``status`` is None for clients that know nothing beyond Zig's messages."""
+        """Args:
+        target: the coverage id of the map to send; None for the first target's newest one.
+        status: gives what goes on; None for clients that know nothing beyond Zig's messages.
+        """
         self._connection = connection
         self._web_socket = web_socket
         self._coverage_files = coverage_files
         self._now = now
+        self._target = target
         self._status = status
         self._out = memoryview(b"")
         self._closing_at: float | None = None
@@ -93,6 +88,7 @@ class Session:
         self._sent_snapshot: SeenPcsSnapshot | None = None
         self._sent_entry_points: tuple[int, ...] = ()
         self._sent_status: str | None = None
+        self._sent_findings: list[dict[str, Any]] = []
 
     def wake(self) -> None:
         """Something has changed: look now. From any thread."""
@@ -181,7 +177,7 @@ class Session:
     def _look(self) -> None:
         """Send what the client has not seen yet, in the order that Zig's page relies on."""
         self._next_look = time.monotonic() + UPDATE_INTERVAL
-        coverage_map = self._coverage_files.first()
+        coverage_map = self._wanted_map()
         self._send_status(coverage_map)
         if coverage_map is None:
             return
@@ -199,15 +195,28 @@ class Session:
             self._send(BytesMessage(coverage_map.entry_points_message()))
             self._sent_entry_points = entry_points
 
+    def _wanted_map(self) -> CoverageMap | None:
+        if self._target is None:
+            return self._coverage_files.first()
+        return self._coverage_files.get(self._target)
+
     def _send_status(self, coverage_map: CoverageMap | None) -> None:
         if self._status is None:
             return
-        status = self._status()
-        start_n_runs = coverage_map.start_n_runs if coverage_map is not None else None
-        text = json.dumps({"state": status.state, "text": status.text, "start_n_runs": start_n_runs})
+        shown = {
+            "start_n_runs": None if coverage_map is None else coverage_map.start_n_runs,
+            "target": None if coverage_map is None else coverage_file_name(coverage_map.coverage_id),
+        }
+        status = self._status() | shown
+        # Findings are many and change seldom; counts of runs change all the time.
+        findings = status.pop("findings")
+        text = json.dumps(status)
         if text != self._sent_status:
             self._send(TextMessage(text))
             self._sent_status = text
+        if findings != self._sent_findings:
+            self._send(TextMessage(json.dumps({"findings": findings})))
+            self._sent_findings = findings
 
     def _send_pong(self) -> None:
         """Answer the latest ping. A client that pings and does not read must not fill our memory."""

@@ -10,7 +10,22 @@ const domSectNotice = byId("sectNotice");
 const domNoticeTitle = byId("noticeTitle");
 const domNoticeText = byId("noticeText");
 const domNoticeLog = byId("noticeLog");
+const domNoticeLink = byId("noticeLink");
 const domNoticeRetry = byId("noticeRetry");
+const domSectTargets = byId("sectTargets");
+const domTargetList = byId("targetList");
+const domTargetBuild = byId("targetBuild");
+const domTargetBuildNote = byId("targetBuildNote");
+const domTargetBuildText = byId("targetBuildText");
+const domTargetBuildLink = byId("targetBuildLink");
+const domTargetBuilds = byId("targetBuilds");
+const domTargetTexts = byId("targetTexts");
+const domTestScroll = byId("testScroll");
+const domTestRows = byId("testRows");
+const domSectFindings = byId("sectFindings");
+const domFindingsTitle = byId("findingsTitle");
+const domFindingRows = byId("findingRows");
+const domFindingsAll = byId("findingsAll");
 const domSectStats = byId("sectStats");
 const domStatTotalRuns = byId("statTotalRuns");
 const domStatUniqueRuns = byId("statUniqueRuns");
@@ -37,6 +52,11 @@ const domSourceLines = byId("sourceLines");
 const domSourceText = byId("sourceText");
 const domSourcePoints = byId("sourcePoints");
 const domPointRows = byId("pointRows");
+const domTargetTemplate = byId("targetTemplate");
+const domBuildTemplate = byId("buildTemplate");
+const domTargetTextTemplate = byId("targetTextTemplate");
+const domTestTemplate = byId("testTemplate");
+const domFindingTemplate = byId("findingTemplate");
 
 // What `receive` of main.zig answers.
 const MALFORMED = 0, UNKNOWN = 1, SAME_INDEX = 3, NEW_INDEX = 4, COVERAGE = 5, ENTRY_POINTS = 6;
@@ -46,16 +66,23 @@ const SUBPROTOCOL = "fuzzserver";
 const RECENT_MS = 10_000;
 // A table of more rows than this makes every browser slow, and nobody reads it.
 const MAX_FILE_ROWS = 500;
+// More findings than these are shown on demand: the coverage should stay in sight.
+const NEWEST_FINDINGS = 5;
 // Made once: a formatter costs more than a thousand numbers.
 const NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const SMALL_NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
 const LARGE_NUMBERS = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
+const CLOCK_TIMES = new Intl.DateTimeFormat("sv-SE", { timeStyle: "medium" });
+const DATE_TIMES = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+const RELATIVE_TIMES = new Intl.RelativeTimeFormat("en-US", { numeric: "auto" });
+const TIME_UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const SORT_VALUES = {
   path: (file) => file.path,
   uncovered: (file) => file.total - file.covered,
   points: (file) => file.total,
   part: (file) => file.covered / file.total,
 };
+const GOOD_STATES = ["fuzzing"], BAD_STATES = ["failed", "crashed"];
 // Why there is no coverage, if the server does not say it better.
 const SERVER_STATES = {
   building: "The server is building the tests.",
@@ -78,8 +105,16 @@ let wasConnected = false;
 // Zig's own server does not answer a subprotocol, and browsers then refuse.
 let usesSubprotocol = true;
 let reconnectMs = 1000;
-// The last JSON object from the server: {state, text, start_n_runs}.
+// The last JSON object from the server: {state, text, start_n_runs, target, targets,
+// findings}. Servers that know one target only do not send the last three.
 let server = {};
+// The coverage map that the address asks for; null is the first target's current one.
+const wantedMap = new URLSearchParams(location.search).get("target");
+
+// What is drawn of the findings, by their ids: {finding, detail, dom}; detail is what
+// the server says of one finding when it is opened, or null.
+const findingRows = new Map();
+let showsAllFindings = false;
 
 let hasIndex = false;
 let hasCoverage = false;
@@ -115,6 +150,8 @@ function onSocketOpen(withSubprotocol) {
   // Who answers now may be another server, with another view of its state.
   server = {};
   renderStatus();
+  // Targets and findings stay until the server tells them anew, unless it will not.
+  if (!withSubprotocol) renderServer();
 }
 
 function onSocketMessage(event) {
@@ -130,13 +167,13 @@ function onSocketMessage(event) {
 function onServerText(text) {
   try {
     const message = JSON.parse(text);
-    server = message !== null && typeof message === "object" ? message : {};
+    // Each message has some of the fields: those that have changed together.
+    if (message !== null && typeof message === "object") server = { ...server, ...message };
   } catch (error) {
     console.warn("ignored a text message that is not JSON:", error.message);
     return;
   }
-  renderStatus();
-  if (hasCoverage) renderStats();
+  renderServer();
 }
 
 function onServerBytes(bytes) {
@@ -177,6 +214,7 @@ function onNewIndex() {
   renderStats();
   renderEntryPoints();
   renderFiles();
+  for (const row of findingRows.values()) renderStack(row);
   renderStatus();
 }
 
@@ -237,15 +275,49 @@ function onNextUncovered() {
   if (next !== undefined) location.hash = "l" + next;
 }
 
+function onFindingsAll() {
+  const before = new Set(domFindingRows.children);
+  showsAllFindings = true;
+  renderFindings();
+  // The button, which had the focus, is gone.
+  [...domFindingRows.children].find((row) => !before.has(row)).querySelector("summary").focus();
+}
+
+async function onFindingClick(event) {
+  if (!event.target.matches("button")) return;
+  const button = event.target;
+  const text = button.parentElement.querySelector("pre");
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    button.textContent = "Copied";
+  } catch {
+    // Browsers give no clipboard to pages that come neither from this machine nor by https.
+    getSelection().selectAllChildren(text);
+    button.textContent = "Selected";
+  }
+  setTimeout(() => button.textContent = "Copy", 2000);
+}
+
+// How long ago something was grows while nothing is drawn: it is told when asked for.
+function onFindingHover(event) {
+  if (event.target.matches("time")) event.target.title = timeAgo(Date.parse(event.target.dateTime) / 1000);
+}
+
 // ------------------------------------------------------------------- render
+
+function renderServer() {
+  renderStatus();
+  renderTargets();
+  renderFindings();
+  if (hasCoverage) renderStats();
+  else renderTitle();
+}
 
 function renderStatus() {
   setText(domConnection, isConnected ? "connected" : wasConnected ? "reconnecting" : "connecting");
   domConnection.dataset.state = isConnected ? "good" : "busy";
   domServerState.hidden = !isConnected || server.state === undefined;
-  setText(domServerState, String(server.state ?? ""));
-  domServerState.dataset.state =
-    server.state === "failed" ? "bad" : server.state === "fuzzing" ? "good" : "busy";
+  setBadge(domServerState, String(server.state ?? ""));
   setText(domStatus, statusLine());
   renderNotice();
 }
@@ -259,6 +331,7 @@ function statusLine() {
   if (sources === "loading") return "Loading sources…";
   if (sources instanceof Error) return `The sources could not be loaded: ${sources.message}`;
   if (server.state === "failed") return "The server reports a failure.";
+  if (isUnknownMap()) return "The server does not know this target.";
   if (!hasIndex) return "Waiting for the fuzzer to report its coverage…";
   if (text !== "" && !text.includes("\n")) return text;
   if (!hasCoverage) return "Waiting for the first coverage update…";
@@ -275,6 +348,10 @@ function renderNotice() {
   setText(domNoticeLog, notice.log ?? "");
   domNoticeLog.hidden = !notice.log;
   domNoticeRetry.hidden = notice.retry !== true;
+  domNoticeLink.hidden = notice.link === undefined;
+  if (notice.link === undefined) return;
+  setText(domNoticeLink, notice.link.text);
+  domNoticeLink.href = notice.link.href;
 }
 
 function noticeNow() {
@@ -286,6 +363,11 @@ function noticeNow() {
   const log = text.includes("\n") ? text : "";
   const reason = SERVER_STATES[server.state] ?? "The fuzzer has not reported its coverage yet.";
   if (server.state === "failed") return { title: reason, text: log ? "" : text, log };
+  if (isUnknownMap()) return {
+    title: "The server does not know this target",
+    text: `The address asks for coverage with the id ${wantedMap}, of which there is none in this session.`,
+    link: { text: "Show the first target", href: location.pathname },
+  };
   if (!hasIndex) return { title: "No coverage yet", text: log ? reason : text || reason, log };
   if (wasm.locationCount() === 0) return {
     title: "This executable has no instrumentation",
@@ -316,7 +398,154 @@ function renderStats() {
   setNumber(domStatCoverage, covered, ` / ${count(total)} (${percent(covered, total)})`);
   setBar(domCoverageBar, covered, total);
   renderRecentSpeed();
-  document.title = hasCoverage && total > 0 ? `${percent(covered, total)} fuzzserver` : "fuzzserver";
+  renderTitle();
+}
+
+function renderTitle() {
+  const number = serverList("findings").length;
+  const total = hasCoverage ? wasm.locationCount() : 0;
+  const parts = ["fuzzserver"];
+  if (total > 0) parts.unshift(percent(wasm.coveredCount(), total));
+  if (number > 0) parts.unshift(`(${count(number)})`);
+  document.title = parts.join(" ");
+}
+
+function renderTargets() {
+  const targets = serverList("targets");
+  const shown = shownTarget();
+  domSectTargets.hidden = targets.length < 2 &&
+    targets.every((target) => target.tests.length === 0 && target.earlier.length === 0 && target.state !== "failed");
+  setRows(domTargetList, targets, domTargetTemplate, (row, target) => {
+    const link = row.firstElementChild;
+    if (target.id === null) link.removeAttribute("href");
+    else link.href = mapHref(target.id);
+    link.title = target.id === null ? "It has not reported its coverage yet" : "";
+    link.setAttribute("aria-current", target === shown);
+    setText(link.querySelector(".name"), target.name);
+    setBadge(link.querySelector(".badge"), target.state);
+  });
+  renderBuilds(shown);
+  // A target that can be chosen tells its troubles when it is; and nothing is told twice.
+  const troubled = targets.filter((target) => target.text.trim() !== "" &&
+    (target === shown || (target.id === null && target.state === "failed")) &&
+    !String(server.text).includes(target.text.trim()));
+  setRows(domTargetTexts, troubled, domTargetTextTemplate, (row, target) => {
+    const text = target.text.trim();
+    const isLog = text.includes("\n");
+    setText(row.firstElementChild, isLog ? `${target.name}, ${target.state}:` : `${target.name}: ${text}`);
+    setText(row.lastElementChild, isLog ? text : "");
+    row.lastElementChild.hidden = !isLog;
+  });
+  renderTests(shown?.tests ?? []);
+}
+
+function renderBuilds(target) {
+  const maps = target === undefined ? [] : [...target.earlier.filter((id) => id !== target.id), target.id];
+  domTargetBuild.hidden = maps.length < 2;
+  if (domTargetBuild.hidden) return;
+  const place = maps.indexOf(server.target);
+  const isEarlier = place >= 0 && place < maps.length - 1;
+  domTargetBuildNote.hidden = !isEarlier;
+  setText(domTargetBuildText, `You see an earlier build of ${target.name}, number ${place + 1} of ${maps.length}.`);
+  domTargetBuildLink.hidden = target.id === null;
+  if (target.id !== null) domTargetBuildLink.href = mapHref(target.id);
+  setRows(domTargetBuilds, maps.slice(0, -1), domBuildTemplate, (link, id, i) => {
+    link.href = mapHref(id);
+    link.title = id;
+    link.setAttribute("aria-current", id === server.target);
+    setText(link, String(i + 1));
+  });
+}
+
+function renderTests(tests) {
+  domTestScroll.hidden = tests.length === 0;
+  setRows(domTestRows, tests, domTestTemplate, (row, test) => {
+    const [head, state, runs, restarts, findings] = row.children;
+    setText(head.firstElementChild, test.name);
+    setText(head.lastElementChild, test.text.trim());
+    setBadge(state.firstElementChild, test.state);
+    setText(runs, test.n_runs === null ? "" : counted(test.n_runs, "run"));
+    setText(restarts, test.restarts > 0 ? counted(test.restarts, "restart") : "");
+    setText(findings, test.findings > 0 ? counted(test.findings, "finding") : "");
+  });
+}
+
+function renderFindings() {
+  const findings = serverList("findings");
+  domSectFindings.hidden = findings.length === 0;
+  const newest = findings.slice(-NEWEST_FINDINGS);
+  // What is open is being read: it stays when newer ones push it down.
+  const shown = findings.filter((finding) => showsAllFindings || newest.includes(finding) ||
+    findingRows.get(finding.id)?.dom.firstElementChild.open);
+  setChildren(domFindingRows, shown.map(renderFinding).reverse());
+  setText(domFindingsTitle, counted(findings.length, "finding"));
+  setText(domFindingsAll, `Show ${counted(findings.length - shown.length, "earlier finding")}`);
+  domFindingsAll.hidden = findings.length === shown.length;
+}
+
+function renderFinding(finding) {
+  const row = findingRows.get(finding.id) ?? makeFindingRow(finding);
+  const wasTried = row.finding.reproduces;
+  row.finding = finding;
+  const part = (selector) => row.dom.querySelector(selector);
+  setText(part(".badge"), finding.kind);
+  setText(part(".message"), finding.message);
+  setText(part(".test"), finding.test);
+  setText(part(".target"), finding.target);
+  part(".target").hidden = serverList("targets").length < 2;
+  setText(part(".times"), finding.count === 1 ? "once, at" : `${counted(finding.count, "time")}, first`);
+  setTime(part(".first time"), finding.first_time);
+  setTime(part(".last time"), finding.last_time);
+  part(".last").hidden = finding.count === 1;
+  setText(part(".runs"), `after ${counted(finding.n_runs, "run")}`);
+  setText(part(".reproduces"), finding.reproduces === null ? "reproduction not tried yet" :
+    finding.reproduces ? "reproduces" : "does not reproduce");
+  if (part("details").open && wasTried !== finding.reproduces) loadFinding(row);
+  return row.dom;
+}
+
+function makeFindingRow(finding) {
+  const row = { finding, detail: null, dom: domFindingTemplate.content.firstElementChild.cloneNode(true) };
+  const details = row.dom.firstElementChild;
+  details.addEventListener("toggle", () => details.open && loadFinding(row));
+  findingRows.set(finding.id, row);
+  return row;
+}
+
+function renderFindingDetail(row, note) {
+  const part = (selector) => row.dom.querySelector(selector);
+  setText(part(".findingNote"), note);
+  part(".findingNote").hidden = note === "";
+  part(".findingDetail").hidden = row.detail === null;
+  if (row.detail === null) return;
+  const { stack, stderr, input_size, input_note, input_literal, minimized_size, command } = row.detail;
+  const minimized = minimized_size === null ? "" : minimized_size === input_size ? ", minimized" :
+    `, minimized to ${counted(minimized_size, "byte")}`;
+  setText(part(".inputSize"), counted(input_size, "byte") + minimized);
+  setText(part(".literal"), input_literal);
+  setText(part(".inputNote"), input_note);
+  part("a[download]").href = findingUrl(row, "input");
+  setText(part(".command"), command);
+  setText(part(".stderr"), stderr);
+  part(".findingDetail details").hidden = !stderr;
+  part(".stack").parentElement.hidden = !stack;
+  renderStack(row);
+}
+
+// The places in a stack trace that the listed files have become links.
+function renderStack(row) {
+  if (row.detail === null) return;
+  row.dom.querySelector(".stack").replaceChildren(...row.detail.stack.split(/^/m).flatMap((text) => {
+    const [place, path, line] = /^(.+?):(\d+):\d+(?=: )/.exec(text) ?? [];
+    const file = files.find((file) => file.path === path);
+    if (file === undefined) return text;
+    const points = wasmIndexes(wasm.fileLocations(file.index));
+    const point = points.find((index) => wasm.locationLine(index) >>> 0 === +line);
+    const link = document.createElement("a");
+    link.href = point !== undefined ? "#l" + point : "#f" + file.index;
+    link.textContent = place;
+    return [link, text.slice(place.length)];
+  }));
 }
 
 function renderRecentSpeed() {
@@ -363,10 +592,7 @@ function renderFiles() {
     return (sortDescending ? -order : order) || (a.path < b.path ? -1 : a.path > b.path ? 1 : 0);
   });
   const shown = found.slice(0, MAX_FILE_ROWS).map((file) => file.row ?? makeFileRow(file));
-  // Touching rows that are in their place already would cost focus and selection.
-  const isSame = shown.length === domFileRows.children.length &&
-    shown.every((row, i) => row === domFileRows.children[i]);
-  if (!isSame) domFileRows.replaceChildren(...shown);
+  setChildren(domFileRows, shown);
 
   const notes = [];
   if (found.length === 0 && files.length > 0) notes.push("No path matches the filter.");
@@ -555,8 +781,20 @@ async function loadSources() {
   renderSource();
 }
 
+async function loadFinding(row) {
+  let note = "";
+  try {
+    const response = await fetch(findingUrl(row, "json"));
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    row.detail = await response.json();
+  } catch (error) {
+    note = `The finding could not be loaded: ${error.message}`;
+  }
+  renderFindingDetail(row, note);
+}
+
 function connect(withSubprotocol, isSecondTry) {
-  const url = new URL(location.pathname, location.href);
+  const url = new URL(wantedMap === null ? location.pathname : mapHref(wantedMap), location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(url, withSubprotocol ? [SUBPROTOCOL] : []);
   let wasOpened = false;
@@ -612,6 +850,31 @@ function byId(id) {
   return document.getElementById(id);
 }
 
+// What the server says in a list; servers that know one target only say nothing.
+function serverList(name) {
+  return Array.isArray(server[name]) ? server[name] : [];
+}
+
+// Before any coverage is known, the first target is the one that will be shown.
+function shownTarget() {
+  const targets = serverList("targets");
+  if (server.target === null) return wantedMap === null ? targets[0] : undefined;
+  return targets.find((target) => target.id === server.target) ??
+    targets.find((target) => target.earlier.includes(server.target));
+}
+
+function isUnknownMap() {
+  return wantedMap !== null && server.target === null;
+}
+
+function mapHref(id) {
+  return "?target=" + encodeURIComponent(id);
+}
+
+function findingUrl(row, suffix) {
+  return `findings/${encodeURIComponent(row.finding.id)}.${suffix}`;
+}
+
 // All bytes for wasm pass here. Its memory may grow, which invalidates every
 // view of it: views are made after the call that may do so, and never kept.
 function moveToWasm(bytes) {
@@ -663,6 +926,35 @@ function setText(dom, text) {
   if (dom.textContent !== text) dom.textContent = text;
 }
 
+function setBadge(dom, state) {
+  setText(dom, state);
+  dom.dataset.state = BAD_STATES.includes(state) ? "bad" : GOOD_STATES.includes(state) ? "good" : "busy";
+}
+
+// Today needs no date. How long ago it was is told on hover.
+function setTime(dom, seconds) {
+  const time = new Date(seconds * 1000);
+  const isToday = time.toDateString() === new Date().toDateString();
+  dom.dateTime = time.toISOString();
+  setText(dom, (isToday ? CLOCK_TIMES : DATE_TIMES).format(time));
+}
+
+// Children that are in their place already are not touched, which would cost focus and selection.
+function setChildren(dom, children) {
+  const kept = new Set(children);
+  for (const child of [...dom.children]) if (!kept.has(child)) child.remove();
+  children.forEach((child, i) => {
+    if (dom.children[i] !== child) dom.insertBefore(child, dom.children[i] ?? null);
+  });
+}
+
+// As many copies of the template as there are values, each filled in by `render`.
+function setRows(dom, values, domTemplate, render) {
+  const rows = values.map((_, i) => dom.children[i] ?? domTemplate.content.firstElementChild.cloneNode(true));
+  setChildren(dom, rows);
+  values.forEach((value, i) => render(rows[i], value, i));
+}
+
 function setNumber(dom, value, suffix = "") {
   setText(dom, (Number.isNaN(value) ? "–" : readable(value)) + suffix);
   dom.title = Number.isNaN(value) ? "" : count(value);
@@ -681,6 +973,16 @@ function makeSpan(className, text) {
 
 function count(value) {
   return (value < 10 ? SMALL_NUMBERS : NUMBERS).format(value);
+}
+
+function counted(value, noun) {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+function timeAgo(seconds) {
+  const age = Math.max(0, Date.now() / 1000 - seconds);
+  const [unit, size] = TIME_UNITS.find(([, size]) => age >= size) ?? TIME_UNITS.at(-1);
+  return RELATIVE_TIMES.format(-Math.floor(age / size), unit);
 }
 
 function readable(value) {
@@ -705,6 +1007,9 @@ domFileHeads.addEventListener("click", onHeadClick);
 domSourceText.addEventListener("click", onSourceClick);
 domNextUncovered.addEventListener("click", onNextUncovered);
 domNoticeRetry.addEventListener("click", loadWasm);
+domFindingsAll.addEventListener("click", onFindingsAll);
+domFindingRows.addEventListener("click", onFindingClick);
+domFindingRows.addEventListener("pointerover", onFindingHover);
 // Without reports there is no speed, and no event that tells so.
 setInterval(() => hasCoverage && renderRecentSpeed(), 1000);
 loadWasm();

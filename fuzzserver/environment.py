@@ -1,0 +1,82 @@
+"""What all subcommands begin with: a compiler, a cache folder, a server."""
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fuzzserver import paths
+from fuzzserver.errors import InputError, ZigError
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.webserver import WebServer
+from fuzzserver.zig.installation import Zig, find_zig
+
+__all__ = ["cache_dir_of", "serving", "zig_of"]
+
+log = logging.getLogger(__name__)
+
+
+def zig_of(args: argparse.Namespace) -> Zig:
+    """The compiler, known to work and to be one that we speak with."""
+    zig = Zig(find_zig(args.zig), args.zig_timeout)
+    try:
+        zig.check_supported()
+    except ZigError as error:
+        raise InputError(str(error)) from error
+    return zig
+
+
+def cache_dir_of(args: argparse.Namespace) -> Path:
+    """A folder that can be written to: Zig itself does not notice if it cannot."""
+    cache_dir: Path = (args.cache_dir or paths.default_cache_dir()).absolute()
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            return cache_dir
+    except OSError as error:
+        raise InputError(
+            f"cannot write to cache folder '{cache_dir}': {error.strerror}; --cache-dir names another"
+        ) from error
+
+
+@contextmanager
+def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator[WebServer]:
+    """A started server that has said where it is."""
+    if args.lib_dir is not None and not (args.lib_dir / "fuzzer" / "web" / "index.html").is_file():
+        raise InputError(
+            f"'{args.lib_dir}' has no fuzzer/web/index.html; --lib-dir takes the folder above 'fuzzer'"
+        )
+    web_server = WebServer(
+        fuzz_run_steps=steps,
+        listen_address=(args.host, args.port),
+        zig=zig,
+        lib_dir=args.lib_dir,
+        cache_dir=cache_dir_of(args),
+    )
+    with web_server:
+        log.info("web interface listening at %s", web_server.url)
+        if args.port == 0:
+            log.info("hint: pass --port %d to use this same port next time", web_server.port)
+        if args.port_file is not None:
+            _write_port_file(args.port_file, web_server.port)
+        yield web_server
+
+
+def _write_port_file(path: Path, port: int) -> None:
+    """Write and rename, so that nobody reads half a number."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.absolute().parent, prefix=path.name, delete=False
+        ) as file:
+            file.write(f"{port}\n")
+        try:
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write port file '{path}': {error.strerror}") from error

@@ -1,0 +1,56 @@
+"""The signals that end the program, as an exception in its main thread."""
+
+import concurrent.futures
+import signal
+import time
+from concurrent.futures import Future
+from typing import NoReturn, TypeVar
+
+from fuzzserver.arguments import ExitCode
+
+__all__ = ["Signalled", "handle_signals", "wait_for", "wait_for_signal"]
+
+Result = TypeVar("Result")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the program. The workers do not belong to the terminal, so its end must reach us."""
+
+
+WAKE = 0.2
+"""Seconds after which a main thread that waits looks for signals again. One that comes a moment before it
+begins to wait does not end the wait: on a busy machine, Ctrl-C was lost that way."""
+
+
+class Signalled(BaseException):
+    """One of ``SIGNALS`` has come. As KeyboardInterrupt, it passes everything that handles errors."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = ExitCode.SIGINT if number == signal.SIGINT else ExitCode.SIGTERM
+
+
+def handle_signals() -> None:
+    """Have the signals raise ``Signalled`` in the main thread."""
+    for number in SIGNALS:
+        # nohup has SIGHUP ignored and means it; shells do so with SIGINT and mean something else.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: object) -> NoReturn:
+    """End what the main thread does, in good order; another signal ends the process at once."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    raise Signalled(number)
+
+
+def wait_for(result: Future[Result]) -> Result:
+    """The result, or its error. For the main thread, where a signal raises instead."""
+    while not result.done():
+        concurrent.futures.wait([result], WAKE)
+    return result.result()
+
+
+def wait_for_signal() -> NoReturn:
+    """Until there is one, which raises. For the main thread."""
+    while True:
+        time.sleep(WAKE)

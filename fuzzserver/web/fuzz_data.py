@@ -1,0 +1,153 @@
+"""What the fuzzer has given, besides coverage: targets, findings and corpora, as HTTP answers.
+
+===========================  ==============================================================
+``/targets.json``            all targets and their tests
+``/findings.json``           all findings, the oldest first
+``/findings/ID.json``        one finding with stack, input and command
+``/findings/ID.input``       its input
+``/corpus.json``             the corpora: test, number of inputs, bytes, and each input
+``/corpus/INDEX.tar``        all inputs of one corpus
+``/corpus/INDEX/NUMBER``     one input
+===========================  ==============================================================
+
+Nothing in a path is used as a file name: it is looked up among what there is.
+"""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fuzzserver.corpus import Corpus
+from fuzzserver.errors import InputError
+from fuzzserver.findings import FindingStore
+
+__all__ = ["FuzzData", "FuzzSite", "fuzz_data"]
+
+
+class FuzzSite(Protocol):
+    """The part of a site that is needed here."""
+
+    @property
+    def status(self) -> Callable[[], dict[str, Any]]:
+        """What goes on, for JSON."""
+
+    @property
+    def findings(self) -> Callable[[], FindingStore | None]:
+        """Where the findings are."""
+
+    @property
+    def corpora(self) -> Callable[[], list[Corpus]]:
+        """The corpora of all tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuzzData:
+    """The answer to one request."""
+
+    content_type: str
+    content: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def fuzz_data(site: FuzzSite, path: str) -> FuzzData | None:
+    """The answer to a request for ``path``; None if there is nothing. InputError if it cannot be read."""
+    for pattern, answer in ROUTES:
+        match = re.fullmatch(pattern, path)
+        if match is not None:
+            return answer(site, *match.groups())
+    return None
+
+
+def _targets(site: FuzzSite) -> FuzzData:
+    return _json({"targets": site.status()["targets"]})
+
+
+def _findings(site: FuzzSite) -> FuzzData:
+    return _json({"findings": site.status()["findings"]})
+
+
+def _finding(site: FuzzSite, finding_id: str) -> FuzzData | None:
+    store = site.findings()
+    details = None if store is None else store.details(finding_id)
+    return None if details is None else _json(details)
+
+
+def _finding_input(site: FuzzSite, finding_id: str) -> FuzzData | None:
+    store = site.findings()
+    if store is None or store.get(finding_id) is None:
+        return None
+    return _download(store.input(finding_id), f"{finding_id}.input")
+
+
+def _corpora(site: FuzzSite) -> FuzzData:
+    answer = []
+    for index, corpus in enumerate(site.corpora()):
+        inputs = corpus.inputs()
+        answer.append(
+            {
+                "index": index,
+                "target": corpus.target,
+                "test": corpus.test,
+                "count": len(inputs),
+                "size": sum(each.size for each in inputs),
+                "inputs": [{"number": each.number, "size": each.size, "time": each.time} for each in inputs],
+            }
+        )
+    return _json({"corpora": answer})
+
+
+def _corpus_input(site: FuzzSite, index: str, number: str) -> FuzzData | None:
+    corpus = _corpus(site, index)
+    if corpus is None:
+        return None
+    try:
+        return _download(corpus.input(int(number)), f"{index}-{number}.input")
+    except InputError:
+        return None
+
+
+def _corpus_tar(site: FuzzSite, index: str) -> FuzzData | None:
+    corpus = _corpus(site, index)
+    if corpus is None:
+        return None
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for each in corpus.inputs():
+            try:
+                data = corpus.input(each.number)
+            except InputError:
+                continue  # It was tidied away just now.
+            member = tarfile.TarInfo(str(each.number))
+            member.size, member.mtime = len(data), int(each.time)
+            tar.addfile(member, io.BytesIO(data))
+    return _download(file.getvalue(), f"corpus-{index}.tar", "application/x-tar")
+
+
+def _corpus(site: FuzzSite, index: str) -> Corpus | None:
+    corpora = site.corpora()
+    return corpora[int(index)] if int(index) < len(corpora) else None
+
+
+def _json(value: object) -> FuzzData:
+    return FuzzData("application/json", json.dumps(value).encode())
+
+
+def _download(content: bytes, name: str, content_type: str = "application/octet-stream") -> FuzzData:
+    # An input may be a page with a script in it: no browser may take it for one of ours.
+    disposition = ("content-disposition", f'attachment; filename="{name}"')
+    return FuzzData(content_type, content, (disposition, ("x-content-type-options", "nosniff")))
+
+
+ROUTES: tuple[tuple[str, Callable[..., FuzzData | None]], ...] = (
+    (r"/targets\.json", _targets),
+    (r"/findings\.json", _findings),
+    (r"/findings/([0-9a-f]{1,64})\.json", _finding),
+    (r"/findings/([0-9a-f]{1,64})\.input", _finding_input),
+    (r"/corpus\.json", _corpora),
+    (r"/corpus/([0-9]{1,6})/([0-9]{1,18})", _corpus_input),
+    (r"/corpus/([0-9]{1,6})\.tar", _corpus_tar),
+)
