@@ -20,15 +20,23 @@ def zig() -> Zig:
 
 
 @pytest.fixture(scope="session")
-def work(pytestconfig: pytest.Config) -> Path:
+def all_work(pytestconfig: pytest.Config) -> Path:
     """A folder that outlives the run, so that what is built need not be built again."""
     return Path(pytestconfig.cache.mkdir("work")).resolve()
 
 
 @pytest.fixture(scope="session")
-def zig_cache(work: Path) -> Path:
-    """The compiler's global cache."""
-    return work / "zig-cache"
+def work(all_work: Path) -> Path:
+    """The part of that folder that is this process's alone: tests run in several."""
+    work = all_work / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    work.mkdir(exist_ok=True)
+    return work
+
+
+@pytest.fixture(scope="session")
+def zig_cache(all_work: Path) -> Path:
+    """The compiler's global cache, which locks what it writes."""
+    return all_work / "zig-cache"
 
 
 @pytest.fixture(scope="session", autouse=True)

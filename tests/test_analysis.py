@@ -84,6 +84,17 @@ def test_shortest_prefix(store: FindingStore, analysis: Analysis, note, caplog) 
     assert f"fuzzserver repro {finding.id}" in caplog.text
 
 
+def test_stack_that_was_missing(store: FindingStore, analysis: Analysis, command: TestCommand) -> None:
+    """Where the worker could not say where it hung, the reproduction does."""
+    hang = Failure("hang", "made no new run for 5 s", "", ())
+    finding = replace(FINDING, kind="hang", message=hang.message, test="failing.test.hang", stack="")
+    analysis.add(command, store.add(finding, b"abc"), hang, b"abc")
+    assert analysis.drain(WAIT)
+    (finding,) = store.all()
+    assert finding.reproduces is True
+    assert "in spin (" in finding.stack
+
+
 def test_what_does_not_reproduce(store: FindingStore, analysis: Analysis, note, caplog) -> None:
     """A finding that cannot be seen again keeps its input, and it is said."""
     note("passes", b"abc" + LEFTOVERS)

@@ -369,12 +369,12 @@ def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: in
     page.errors()  # style.css is not among the routes of that server, and it refuses our subprotocol.
 
 
-def test_whole_program_fuzzes_the_example(page: Page, work: Path) -> None:
+def test_whole_program_fuzzes_the_example(page: Page, work: Path, zig_cache: Path) -> None:
     """`fuzzserver demo`, as a newcomer starts it: the page is there during the build, and then live."""
     port_file = work / "demo-port"
     port_file.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "fuzzserver", "demo"]
-    process = subprocess.Popen([*argv, "--cache-dir", str(work / "zig-cache"), "--port-file", str(port_file)])
+    process = subprocess.Popen([*argv, "--cache-dir", str(zig_cache), "--port-file", str(port_file)])
     try:
         page.until(port_file.exists)
         page.open(f"http://127.0.0.1:{port_file.read_text().strip()}/")

@@ -119,8 +119,14 @@ class Analysis:
             self._store.update(job.finding.id, lambda each: replace(each, reproduces=False, argv=argv))
             log.warning("finding %s does not reproduce in a process of its own", job.finding.id)
             return
+        stack = known.stack
+        if not stack and (again := reproducer.run(data)) is not None:
+            # Zig's fuzzer may have crashed instead of telling where it was; what runs here has no fuzzer in it.
+            stack = again.stack
         self._store.update(
-            job.finding.id, lambda each: replace(each, reproduces=True, exact=True, argv=argv), data
+            job.finding.id,
+            lambda each: replace(each, reproduces=True, exact=True, argv=argv, stack=stack),
+            data,
         )
         log.info(
             "finding %s reproduces with %d bytes (%.1f s): fuzzserver repro %s",
