@@ -121,7 +121,7 @@ class Analysis:
             return
         stack = known.stack
         if not stack and (again := reproducer.run(data)) is not None:
-            # Zig's fuzzer may have crashed instead of telling where it was; what runs here has no fuzzer in it.
+            # Zig's fuzzer may have crashed instead of telling where it was; here is no fuzzer.
             stack = again.stack
         self._store.update(
             job.finding.id,
