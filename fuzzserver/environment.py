@@ -4,12 +4,13 @@ import argparse
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fuzzserver import paths
 from fuzzserver.errors import InputError, ZigError
+from fuzzserver.logbook import Level
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.installation import Zig, find_zig
@@ -56,13 +57,42 @@ def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator
         lib_dir=args.lib_dir,
         cache_dir=cache_dir_of(args),
     )
-    with web_server:
+    with web_server, _log_shown(web_server.add_log):
         log.info("web interface listening at %s", web_server.url)
         if args.port == 0:
             log.info("hint: pass --port %d to use this same port next time", web_server.port)
         if args.port_file is not None:
             _write_port_file(args.port_file, web_server.port)
         yield web_server
+
+
+@contextmanager
+def _log_shown(add_log: Callable[[str, str, Level], None]) -> Iterator[None]:
+    """Show our own log on the page, too, as far as it is logged at all."""
+    logger = logging.getLogger("fuzzserver")
+    handler = _PageHandler(add_log)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _PageHandler(logging.Handler):
+    """Hands log lines on, except for what workers wrote: the page was told that as it came."""
+
+    def __init__(self, add_log: Callable[[str, str, Level], None]) -> None:
+        super().__init__(logging.INFO)
+        self._add_log = add_log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "fuzzserver.worker":
+            return
+        source = "zig" if record.name == "fuzzserver.compiler" else "fuzzserver"
+        level: Level = "info"
+        if record.levelno >= logging.WARNING:
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+        self._add_log(source, self.format(record), level)
 
 
 def _write_port_file(path: Path, port: int) -> None:

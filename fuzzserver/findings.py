@@ -63,6 +63,8 @@ class Finding:
     """The command that was run to reproduce it."""
     build: dict[str, Any] = field(default_factory=dict)
     """How the test is compiled, to reproduce it later."""
+    place: str = ""
+    """``path:line:column`` of the innermost frame of the user's code; empty if nobody knows."""
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
@@ -81,6 +83,7 @@ class Finding:
             "last_time",
             "n_runs",
             "reproduces",
+            "place",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -149,7 +152,12 @@ class FindingStore:
         with self._lock:
             known = self._known(finding.id)
             if known is not None:
-                finding = replace(known, count=known.count + 1, last_time=finding.last_time)
+                finding = replace(
+                    known,
+                    count=known.count + 1,
+                    last_time=finding.last_time,
+                    place=known.place or finding.place,
+                )
             have = known is not None and (finding.id in self._unsaved or self.input_path(finding.id).exists())
             self._write(finding, None if have else data)
         return finding

@@ -45,7 +45,8 @@ class _Nobody:
     def _ignore(self, *_: object) -> None:
         pass
 
-    add_step = post = set_status = set_target = set_findings = add_corpus = notify = _ignore
+    add_step = post = set_status = set_progress = set_target = _ignore
+    set_findings = add_corpus = add_log = notify = _ignore
 
 
 def fuzz(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ status messages and as ``/targets.json``.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Status", "TargetStatus", "TestStatus"]
+__all__ = ["Progress", "Status", "TargetStatus", "TestStatus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,20 @@ class Status:
     """``building``, ``waiting``, ``fuzzing``, ``serving``, ``stopped`` or ``failed``."""
     text: str = ""
     """One or more lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far something is that people wait for: a build, or the reading of debug info."""
+
+    text: str
+    done: int | None = None
+    total: int | None = None
+    """Both None where nobody knows."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is sent."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,16 @@ from typing import Any, Self, cast
 
 from fuzzserver import paths
 from fuzzserver.corpus import Corpus
-from fuzzserver.coverage.coverage_map import debug_info_sources
-from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run
+from fuzzserver.coverage.coverage_map import CoverageMap, debug_info_sources
+from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run, history_run
 from fuzzserver.errors import InputError
 from fuzzserver.findings import FindingStore
-from fuzzserver.status import Status, TargetStatus
+from fuzzserver.logbook import Level, LogBook
+from fuzzserver.status import Progress, Status, TargetStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.web.map_data import coverage_id_of
 from fuzzserver.web.server import HttpServer, Site
+from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
@@ -31,6 +34,8 @@ __all__ = ["WebServer"]
 _NO_STATUS = Status("waiting", "Waiting for a fuzzer to report its coverage.")
 MAX_PROBLEMS = 10
 """How many problems are shown; the log has all."""
+MAX_MARKS = 500
+"""How many marks in a history are shown: the last ones."""
 
 BUILD_WAIT = 120.0
 """Seconds that a request for the sources waits for the build that finds out what they are."""
@@ -73,6 +78,7 @@ class WebServer:
         ``cache_dir``.
         """
         self._base_timestamp = time.monotonic_ns()
+        self._started = time.time()
         self._listen_address = listen_address
         self._lib_dir = (lib_dir or paths.lib_dir()).absolute()
         self._compile_client = ZigCompileClient(
@@ -80,16 +86,20 @@ class WebServer:
         )
         self._wasm_builds = _SharedBuilds()
         self.coverage_files = CoverageFiles()
+        self.log_book = LogBook()
+        """What the page shows as log; ``add_log`` adds to it."""
         self._msg_queue = MsgQueue()
         # Guards all of what was told, from ``_fuzz_run_steps`` to ``_corpora``; notified when it changes.
         self._condition = threading.Condition()
         self._fuzz_run_steps = list(fuzz_run_steps)
         self._status = _NO_STATUS
+        self._progress: Progress | None = None
         self._problems: deque[str] = deque(maxlen=MAX_PROBLEMS)
         self._targets: dict[str, TargetStatus] = {}
         self._findings: FindingStore | None = None
         self._corpora: dict[Path, Corpus] = {}
         self._http_server: HttpServer | None = None
+        self._stop_history = threading.Event()
         self._threads: list[threading.Thread] = []
         self._stopped = False
 
@@ -98,11 +108,14 @@ class WebServer:
         host, port = self._listen_address
         site = Site(
             lib_dir=self._lib_dir,
+            own_page=self._lib_dir == paths.lib_dir().absolute(),
             build_wasm=self._build_wasm,
             sources=self._sources,
             coverage_files=self.coverage_files,
             now=self.now,
             status=self._status_json,
+            details=self._details_json,
+            log_book=self.log_book,
             findings=lambda: self._findings,
             corpora=self._all_corpora,
         )
@@ -118,6 +131,12 @@ class WebServer:
                 target=coverage_run,
                 args=(self._msg_queue, self.coverage_files, self.now, self._report),
                 name="coverage",
+                daemon=True,
+            ),
+            threading.Thread(
+                target=history_run,
+                args=(self.coverage_files, self._stop_history),
+                name="history",
                 daemon=True,
             ),
             threading.Thread(target=self._http_server.serve_forever, args=(0.1,), name="http", daemon=True),
@@ -157,11 +176,22 @@ class WebServer:
             self._condition.notify_all()
         self.coverage_files.notify()
 
+    def set_progress(self, progress: Progress | None) -> None:
+        """Tell the page how far a build is; None when it is over."""
+        with self._condition:
+            self._progress = progress
+        self.coverage_files.notify()
+
+    def add_log(self, source: str, text: str, level: Level = "info") -> None:
+        """Show a text in the page's log; ``source`` says who wrote it. It is sent with the next update."""
+        self.log_book.add(source, level, text)
+
     def set_target(self, target: TargetStatus) -> None:
         """Tell of a target, or what has become of it. Counts that move on are sent with the next update."""
         with self._condition:
             known = self._targets.get(target.key)
             self._targets[target.key] = target
+        self._mark_restarts(known, target)
         if known is None or _without_counts(known) != _without_counts(target):
             self.coverage_files.notify()
 
@@ -178,7 +208,8 @@ class WebServer:
     @property
     def loading(self) -> str | None:
         """The executable whose debug info is being read."""
-        return self.coverage_files.loading
+        loading = self.coverage_files.loading
+        return None if loading is None else loading.name
 
     def notify(self) -> None:
         """Something has changed that browsers should see now."""
@@ -203,6 +234,45 @@ class WebServer:
             "targets": [target.to_json() for target in targets],
             "findings": [] if self._findings is None else [each.summary() for each in self._findings.all()],
         }
+
+    def _details_json(self, coverage_map: CoverageMap | None) -> dict[str, Any]:
+        """What clients are told besides, of which some depends on the map that they are shown."""
+        with self._condition:
+            progress = self._progress
+        loading = self.coverage_files.loading
+        if progress is None and loading is not None:
+            progress = Progress(loading.text, loading.done, loading.total)
+        return {
+            "started": self._started,
+            "progress": None if progress is None else progress.to_json(),
+            "map": None if coverage_map is None else coverage_map.describe_json(),
+            "marks": [] if coverage_map is None else self._marks_json(coverage_map),
+        }
+
+    def _marks_json(self, coverage_map: CoverageMap) -> list[dict[str, Any]]:
+        """What happened while the map was made, in order: what its history holds, and findings."""
+        name = coverage_file_name(coverage_map.coverage_id)
+        with self._condition:
+            owners = {each.name for each in self._targets.values() if name in (each.id, *each.earlier)}
+        findings = [] if self._findings is None else self._findings.all()
+        marks = [mark.to_json() for mark in coverage_map.history.marks] + [
+            {"time": each.first_time, "kind": "finding", "text": f"{each.kind}: {each.message}"}
+            for each in findings
+            if each.target in owners
+        ]
+        return sorted(marks, key=lambda mark: mark["time"])[-MAX_MARKS:]
+
+    def _mark_restarts(self, known: TargetStatus | None, target: TargetStatus) -> None:
+        """Put a mark into the history of the target's map for each test that was started again."""
+        coverage_id = None if target.id is None else coverage_id_of(target.id)
+        coverage_map = None if coverage_id is None else self.coverage_files.get(coverage_id)
+        if known is None or coverage_map is None:
+            return
+        before = {test.name: test.restarts for test in known.tests}
+        for test in target.tests:
+            if test.restarts > before.get(test.name, 0):
+                why = test.text.partition("\n")[0]
+                coverage_map.history.mark(time.time(), "restart", f"{test.name}: {why}" if why else test.name)
 
     def _all_corpora(self) -> list[Corpus]:
         with self._condition:
@@ -233,6 +303,7 @@ class WebServer:
             self._condition.notify_all()
         self._compile_client.stop()
         self._msg_queue.close()
+        self._stop_history.set()
         if self._http_server is not None:
             self._http_server.stop()
         for thread in self._threads:

@@ -10,7 +10,10 @@ import pytest
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
+from tests import support_browser
 from tests.projects import FuzzedPair, fuzz_for_a_moment, write_project
+
+driver, page = support_browser.driver, support_browser.page
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,17 @@ def _fuzz_one(test: FuzzTest, root: TestCommand, messages: list[Msg]) -> None:
 
     with ChildGroup() as children:
         worker = FuzzWorker(
-            children, test, root.cache_root, root.project, 1, Limits(), turn, post, lambda _: None, look
+            children,
+            test,
+            root.cache_root,
+            root.project,
+            1,
+            Limits(),
+            turn,
+            post,
+            set_state=lambda _: None,
+            look=look,
+            said=lambda _: None,
         )
         end = worker.run()
     assert end.why == "asked", end

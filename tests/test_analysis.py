@@ -93,6 +93,9 @@ def test_stack_that_was_missing(store: FindingStore, analysis: Analysis, command
     (finding,) = store.all()
     assert finding.reproduces is True
     assert "in spin (" in finding.stack
+    path, line, _column = finding.place.rsplit(":", 2)
+    assert Path(path) == command.project / "deep.zig"
+    assert f"{finding.place}: " in finding.stack and int(line) > 1
 
 
 def test_what_does_not_reproduce(store: FindingStore, analysis: Analysis, note, caplog) -> None:

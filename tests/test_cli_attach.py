@@ -60,7 +60,9 @@ def test_nothing_there_yet(tmp_path) -> None:
         with connect(url, proxy=None, subprotocols=["fuzzserver"]) as web_socket:
             texts = (json.loads(message) for message in iter(lambda: web_socket.recv(WAIT), None)
                      if isinstance(message, str))  # fmt: skip
-            status = next(text for text in texts if "Waiting for a fuzzer to write to" in text["text"])
+            status = next(
+                text for text in texts if "Waiting for a fuzzer to write to" in text.get("text", "")
+            )
         assert status["state"] == "waiting"
         assert str(tmp_path / ".zig-cache") in status["text"]
         assert cli.end() == 130

@@ -724,8 +724,8 @@ def statuses(port: int) -> Iterator[dict]:
     url = f"ws://127.0.0.1:{port}/"
     with connect(url, max_size=None, proxy=None, subprotocols=["fuzzserver"]) as web_socket:
         for message in web_socket:
-            if isinstance(message, str):
-                yield json.loads(message)
+            if isinstance(message, str) and "state" in (text := json.loads(message)):
+                yield text
 
 
 def status_with(port: int, text: str) -> dict:

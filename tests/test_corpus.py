@@ -236,7 +236,17 @@ def fuzz(test: FuzzTest, cache: Path, enough: Callable[[FuzzWorker], bool]) -> N
 
     with ChildGroup() as children:
         worker = FuzzWorker(
-            children, test, cache, cache.parent, 1, Limits(), turn, lambda _: None, lambda _: None, look
+            children,
+            test,
+            cache,
+            cache.parent,
+            1,
+            Limits(),
+            turn,
+            post=lambda _: None,
+            set_state=lambda _: None,
+            look=look,
+            said=lambda _: None,
         )
         assert worker.run().why == "asked"
 

@@ -2,23 +2,32 @@
 
 import logging
 import os
+import shutil
 import struct
 from array import array
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fuzzserver.coverage.coverage_map import (
     CoverageMap,
+    ExecutableFacts,
     check_inputs,
+    coverage_delta_message,
     coverage_update_message,
     prepare_tables,
 )
+from fuzzserver.coverage.executable import FileState
+from fuzzserver.coverage.functions import Functions
+from fuzzserver.coverage.history import History
 from fuzzserver.coverage.seen_pcs import SeenPcs, SeenPcsSnapshot
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import CoverageFileError, ExecutableError, InputError
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import (
+    CoverageDeltaHeader,
     CoverageUpdateHeader,
     EntryPointHeader,
     FileIndex,
@@ -28,6 +37,7 @@ from fuzzserver.wire.abi import (
 from tests.support_native import coverage_bytes, hand_made_step
 
 INVALID = (0xFFFFFFFF, 0, 0)
+FACTS = ExecutableFacts(Path("exe"), FileState(1, 2, 3, 4_500_000_000), True, "0.14.1")
 
 
 @pytest.fixture
@@ -49,7 +59,10 @@ def make(coverage_file):
         locations = array("I")
         for index, pc in enumerate(pcs):
             locations.extend(INVALID if pc in lost else (0, 10 + index, 3))
-        made.append(CoverageMap(7, Path("exe"), SeenPcs(path), array("Q", pcs), coverage, locations, -4))
+        addrs = array("Q", pcs)
+        functions = Functions(array("I", range(len(pcs))), array("I", [0, 2]), b"f\0g\0")
+        history = History(len(pcs), None)
+        made.append(CoverageMap(7, FACTS, SeenPcs(path), addrs, coverage, locations, functions, history, -4))
         return made[-1]
 
     yield run
@@ -246,3 +259,121 @@ def test_what_is_odd_is_told(debug_pair, tmp_path):
     coverage_map.close()
     (oddity,) = coverage_map.oddities
     assert "lists no PCs" in oddity
+
+
+def snapshot_of(size: int, seen: set[int], n_runs: int = 1) -> SeenPcsSnapshot:
+    """A snapshot of ``size`` points, of which some are covered."""
+    bits = sum(1 << point for point in seen)
+    return SeenPcsSnapshot(n_runs, 2, bits.to_bytes((size + 63) // 64 * 8, "little"))
+
+
+@given(st.integers(1, 400), st.data())
+def test_the_delta_message_tells_what_is_new(size, data):
+    """Indexes, ascending; none at all where a bit has vanished, or where all bits are no longer."""
+    points = st.sets(st.integers(0, size - 1))
+    before, now = data.draw(points), data.draw(points)
+    before = data.draw(st.sampled_from([before, before & now, set(), now]))
+    full = coverage_update_message(snapshot_of(size, now, 9))
+    message = coverage_delta_message(snapshot_of(size, before), snapshot_of(size, now, 9), 1234.5)
+    new = sorted(now - before)
+    length = 32 + 4 * len(new)
+    if before - now or length >= len(full):
+        assert message is None
+        return
+    assert CoverageDeltaHeader.parse(message) == CoverageDeltaHeader(len(new), 9, 2, 1234.5)
+    assert list(struct.unpack(f"<{len(new)}I", message[32:])) == new
+    assert len(message) == length < len(full)
+
+
+def test_deltas_of_large_maps_are_short():
+    """That is what they are for: one new point of a million is 36 bytes."""
+    before, now = snapshot_of(10**6, {5}), snapshot_of(10**6, {5, 999_999}, 7)
+    message = coverage_delta_message(before, now, 1.0)
+    assert message is not None
+    assert len(message) == 36
+    assert len(coverage_delta_message(now, snapshot_of(10**6, {5, 999_999}, 8), 1.0) or b"") == 32
+
+
+def test_a_map_describes_its_executable(debug_pair, small_pair, tmp_path):
+    """Compiler, debug info and age; and that it was replaced, changed or removed since."""
+    path = Path(shutil.copy(debug_pair.executable, tmp_path / "test"))
+    os.utime(path, ns=(0, 1_700_000_000_500_000_000))
+    coverage_map = prepare_tables(FuzzRunStep("x", path, coverage_file=debug_pair.coverage_file), 0, 0)
+    coverage_map.close()
+    expected = {
+        "executable": str(path),
+        "executable_time": 1_700_000_000.5,
+        "replaced": False,
+        "has_debug_info": True,
+        "zig_version": "0.14.1",
+        "oddities": [],
+    }
+    assert coverage_map.describe_json() == expected
+    other = shutil.copy(debug_pair.executable, tmp_path / "other")
+    os.utime(other, ns=(0, 1_700_000_000_500_000_000))
+    os.replace(other, path)
+    assert coverage_map.describe_json() == expected | {"replaced": True}
+    path.unlink()
+    assert coverage_map.replaced
+    small = prepare_tables(small_pair.step, small_pair.coverage_id, 0)
+    small.close()
+    described = small.describe_json()
+    assert not small.replaced
+    assert (described["has_debug_info"], described["zig_version"]) == (False, None)
+    assert "has no debug info" in described["oddities"][0]
+
+
+def test_an_executable_that_grows_counts_as_replaced(make, tmp_path):
+    """A linker that writes into the same file."""
+    path = tmp_path / "exe"
+    path.write_bytes(b"one")
+    facts = ExecutableFacts(path, FileState.of(path.stat()), False, None)
+    assert not facts.replaced
+    path.write_bytes(b"other")
+    assert facts.replaced
+    assert make([30]).replaced, "there is no file 'exe'"
+
+
+def test_progress_is_told_while_debug_info_is_read(debug_pair):
+    """It ascends to all of the points, in more than one step, and not for each of them."""
+    told: list[tuple[int, int]] = []
+    progress = lambda done, total: told.append((done, total))  # noqa: E731
+    coverage_map = prepare_tables(debug_pair.step, debug_pair.coverage_id, 0, None, progress)
+    coverage_map.close()
+    total = len(set(coverage_map._pcs))
+    assert told == sorted(set(told))
+    assert {total for _, total in told} == {total}
+    assert 0 < told[0][0] <= told[-1][0] <= total
+    assert len(told) < 20
+
+
+def test_closing_a_map_that_nobody_follows_writes_nothing(debug_pair, tmp_path):
+    """Only a map that was shown has a history to keep; another server may have one there."""
+    (tmp_path / "v").mkdir()
+    shutil.copy(debug_pair.coverage_file, tmp_path / "v")
+    step = FuzzRunStep("x", debug_pair.executable, tmp_path)
+    prepare_tables(step, debug_pair.coverage_id, 0).close()
+    assert not (tmp_path / "fuzzserver").exists()
+    coverage_map = prepare_tables(step, debug_pair.coverage_id, 0)
+    coverage_map.begin_history("start", "x")
+    coverage_map.close()
+    (kept,) = (tmp_path / "fuzzserver/history").iterdir()
+    assert kept.name == debug_pair.coverage_file.name
+
+
+def test_what_a_worker_brings_along_was_covered_before_anybody_looked(make, tmp_path):
+    """Its points get no time, and no line leads to its runs; what it covers later has a time."""
+    coverage_map = make([30, 10, 20])
+    coverage_map.begin_history("start", "x")
+    second = tmp_path / "second"
+    second.write_bytes(coverage_bytes([30, 10, 20], seen=[1], n_runs=70))
+    coverage_map.add_coverage_file(second)
+    coverage_map.record()
+    assert coverage_map.history.first_covered.tolist() == [1, 1, 0]
+    assert [sample.flags for sample in coverage_map.history.samples] == [1, 1]
+    with second.open("r+b") as file:
+        file.seek(24)
+        file.write(b"\x06")
+    coverage_map.record()
+    assert coverage_map.history.first_covered[:2].tolist() == [1, 1]
+    assert coverage_map.history.first_covered[2] > 1_600_000_000

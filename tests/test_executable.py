@@ -14,6 +14,7 @@ from fuzzserver.coverage.executable import (
     COUNTERS_SECTION,
     PCS_SECTION,
     Executable,
+    FileState,
     check_match,
 )
 from fuzzserver.coverage.seen_pcs import SeenPcs
@@ -529,3 +530,26 @@ def test_the_fuzzer_is_found_whether_there_are_points_or_not(debug_pair, table):
         with Executable(path) as executable:
             found.append(executable.has_fuzzer)
     assert found == [True, False, False]
+
+
+def test_the_state_tells_a_file_from_one_that_takes_its_place(debug_pair, tmp_path):
+    """It is that of the file that was opened, whatever is at the path by then."""
+    path = tmp_path / "test"
+    shutil.copy(debug_pair.executable, path)
+    with Executable(path) as executable:
+        shutil.copy(debug_pair.executable, tmp_path / "other")
+        os.replace(tmp_path / "other", path)
+        opened = executable.state
+    with Executable(path) as executable:
+        assert executable.state != opened
+        assert executable.state == FileState.of(path.stat())
+
+
+def test_functions_have_addresses_and_sizes(table):
+    """Those that are defined, each with its name, none twice."""
+    with Executable(table) as executable:
+        symbols = {name: (address, size) for address, size, name in executable.function_symbols()}
+        pcs = executable.pc_addrs()
+    assert {symbols[name][0] for name in (b"a", b"b", b"c")} == set(pcs)
+    assert all(size > 0 for _, size in (symbols[b"a"], symbols[b"main"]))
+    assert b"" not in symbols

@@ -83,6 +83,7 @@ DAMAGED = {
     "stack no text": json.dumps(FINDING.to_json() | {"stack": []}),
     "id of another": json.dumps(FINDING.to_json()),
     "argv no list": json.dumps(FINDING.to_json() | {"argv": 3}),
+    "place no text": json.dumps(FINDING.to_json() | {"place": None}),
 }
 
 
@@ -100,6 +101,18 @@ def test_unknown_fields_do_no_harm(tmp_path: Path) -> None:
     """A finding of a later version can be read."""
     (tmp_path / f"{FINDING.id}.json").write_text(json.dumps(FINDING.to_json() | {"later": 1}))
     assert FindingStore(tmp_path).all() == [FINDING]
+
+
+def test_findings_of_earlier_versions(tmp_path: Path) -> None:
+    """One that was kept when nobody noted the place is read without it, and gets it when found again."""
+    old = {name: value for name, value in FINDING.to_json().items() if name != "place"}
+    (tmp_path / f"{FINDING.id}.json").write_text(json.dumps(old))
+    store = FindingStore(tmp_path)
+    assert store.all() == [FINDING]
+    assert store.all()[0].summary()["place"] == ""
+    assert store.add(replace(FINDING, place="main.zig:1:2"), b"x").place == "main.zig:1:2"
+    assert store.add(replace(FINDING, place="main.zig:3:4"), b"x").place == "main.zig:1:2"
+    assert FindingStore(tmp_path).all()[0].place == "main.zig:1:2"
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

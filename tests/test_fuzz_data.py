@@ -32,6 +32,7 @@ FINDING = Finding(
     reproduces=True,
     exact=True,
     argv=("repro", "main.test.fuzz"),
+    place="src/main.zig:3:5",
 )
 INPUTS = {0: b"zero", 1: PAGE, 3: b"trailing zeros\0\0", 10: b"ten"}
 """Of one corpus, by number. None but the last has a size that only a mapped file has."""
@@ -145,8 +146,9 @@ def test_findings(web_server: WebServer, findings: FindingStore, prefix: str) ->
         "last_time": 1001.5,
         "n_runs": 77,
         "reproduces": True,
+        "place": "src/main.zig:3:5",
     }
-    assert (second["id"], second["reproduces"]) == ("00", None)
+    assert (second["id"], second["reproduces"], second["place"]) == ("00", None, "")
 
 
 @BOTH
@@ -155,6 +157,7 @@ def test_finding(web_server: WebServer, findings: FindingStore, prefix: str) -> 
     shown = get_json(web_server.port, f"{prefix}/findings/3f2a00c0ffee.json")
     assert shown["stack"] == FINDING.stack
     assert shown["stderr"] == FINDING.stderr
+    assert shown["place"] == FINDING.place
     assert shown["input_literal"] == f'"{PAGE.decode()}"'
     assert (shown["input_size"], shown["input_note"]) == (len(PAGE), "")
     assert shown["command"] == "fuzzserver repro 3f2a00c0ffee"

@@ -16,7 +16,7 @@ from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import FuzzOptions
 from fuzzserver.fuzz.target import NoFuzzTests
 from fuzzserver.fuzz.test_command import TestCommand
-from fuzzserver.status import TargetStatus, TestStatus
+from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -47,10 +47,21 @@ class Server:
         self.add_step = self.post = self.add_corpus = self.told
         self.set_target = self.set_findings = self.told
         self.notified = threading.Event()
+        self.progress: list[Progress | None] = []
+        self.log: list[tuple[str, str, str]] = []
+        """Source, text and level."""
 
     def set_status(self, state: str, text: str) -> None:
         """Note it as a tuple."""
         self.told((state, text))
+
+    def set_progress(self, progress: Progress | None) -> None:
+        """Note it."""
+        self.progress.append(progress)
+
+    def add_log(self, source: str, text: str, level: str = "info") -> None:
+        """Note it."""
+        self.log.append((source, text, level))
 
     def notify(self) -> None:
         """Note that the findings have changed."""
@@ -132,6 +143,12 @@ def test_whole_session(make: Make, server: Server, work: Path) -> None:
         ("building", "Running the tests of src/main.zig once, to find the fuzz tests ..."),
         ("building", "Compiling the tests of src/main.zig in fuzz mode ..."),
     ]
+    assert server.progress == [
+        Progress("Finding out how the tests are compiled ..."),
+        *(Progress(text, 0, 1) for _, text in server.statuses()[1:]),
+        Progress("Compiling the tests of src/main.zig in fuzz mode ...", 1, 1),
+        None,
+    ]
     assert server.told.of(FuzzRunStep) == []
     driver.start(builds)
     server.wait_for(lambda: len(server.told.of(EntryPointMsg)) == 2)
@@ -183,6 +200,13 @@ def test_finding(make: Make, server: Server, work: Path) -> None:
     (finding,) = driver.findings.all()
     assert (finding.id, finding.kind, finding.message) == (finding_id, "panic", "there is a b")
     assert (finding.target, finding.test) == ("lively.zig", "lively.test.fuzz later")
+    path, line, _column = finding.place.rsplit(":", 2)
+    source = lively_command(work).project / "lively.zig"
+    assert Path(path) == source
+    assert "there is a b" in source.read_text().splitlines()[int(line) - 1]
+    said = [(text, level) for name, text, level in server.log if name == finding.test]
+    assert ("Worker was ended by signal SIGABRT: there is a b", "error") in said
+    assert "panic: there is a b" in "\n".join(text for text, level in said if level == "info")
     assert finding.count >= 2 and finding.n_runs > 0
     assert "fuzzLater" in finding.stack and "panic: there is a b" in finding.stderr
     assert (finding.reproduces, finding.exact) == (True, True)
@@ -233,6 +257,9 @@ def test_one_of_two_cannot_be_built(make: Make, server: Server, work: Path) -> N
     assert failed.state == "failed"
     assert "bad.zig:4:5: error: use of undeclared" in failed.text
     assert driver.build_failed
+    # What cannot be built is done, too.
+    *_, last, over = server.progress
+    assert last is not None and (last.done, last.total, over) == (2, 2, None)
     driver.stop()
 
 

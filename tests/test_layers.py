@@ -25,7 +25,7 @@ LAYERS = (
 )
 """As in the docstring of the package: each layer imports only those before it. The last is the door."""
 
-LEAVES = ("arguments", "console", "files", "signals", "status", "version")
+LEAVES = ("arguments", "console", "files", "logbook", "signals", "status", "version")
 """Import nothing of the package but each other; everybody may import them."""
 
 DOOR_IMPORTS = ("coverage", "errors", "status", "step", "version", "webserver", "zig")

@@ -8,7 +8,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuzzserver.coverage.line_program import FileEntry, LineProgram, resolve_rows
+from fuzzserver.coverage.line_program import PROGRESS_STEP, FileEntry, LineProgram, resolve_rows
 from fuzzserver.errors import DebugInfoError
 from tests.support_dwarf import (
     STANDARD_LENGTHS,
@@ -220,6 +220,19 @@ def test_files_that_a_program_defines_are_kept():
     code = extended(3, b"a.c\0\x01\0\0") + extended(3, b"b\xff.c\0" + uleb(300) + b"\0\0")
     rows = resolve_rows(program_of(code), array("Q"))
     assert rows.defined_files == [FileEntry(1, b"a.c"), FileEntry(300, b"b\xff.c")]
+
+
+def test_progress_is_told():
+    """Each thousand targets, about; a program of many small sequences tells of it, too."""
+    told: list[int] = []
+    count = 3 * PROGRESS_STEP + 10
+    one_long = set_address(0) + b"\x02\x01\x01" * (count + 1) + extended(1)
+    resolve_rows(program_of(one_long), array("Q", range(count)), told.append)
+    assert told == [PROGRESS_STEP, 2 * PROGRESS_STEP, 3 * PROGRESS_STEP]
+    told.clear()
+    many = b"".join(set_address(index) + b"\x01\x02\x01\x01" + extended(1) for index in range(count))
+    resolve_rows(program_of(many), array("Q", range(count)), told.append)
+    assert told == [PROGRESS_STEP, 2 * PROGRESS_STEP, 3 * PROGRESS_STEP]
 
 
 @pytest.mark.parametrize(("line_range", "opcode_base"), [(0, 13), (14, 0), (0, 0)])

@@ -1,14 +1,31 @@
-"""The files of the page agree with each other. They are only read here: no
-browser and no compiler is needed, so these tests run everywhere."""
+"""The page's markup, styles and scripts keep the rules of the page. They are only read here: no browser and
+no compiler is needed, so these tests run everywhere."""
 
 import re
-from pathlib import Path
 
-WEB = Path(__file__).resolve().parent.parent / "lib" / "fuzzer" / "web"
-HTML = (WEB / "index.html").read_text(encoding="utf-8")
-SCRIPT = (WEB / "main.js").read_text(encoding="utf-8")
-STYLE = (WEB / "style.css").read_text(encoding="utf-8")
-ZIG = (WEB / "main.zig").read_text(encoding="utf-8")
+import pytest
+
+from fuzzserver.web.server import CONTENT_SECURITY_POLICY, PAGE_FILE
+from tests.support_page import HTML, SCRIPTS, STYLES, WEB, without_comments
+
+ALL_SCRIPTS = "\n".join(SCRIPTS.values())
+ALL_STYLES = "\n".join(without_comments(style) for style in STYLES.values())
+
+MARKUP_FROM_STRINGS = (
+    "innerHTML",
+    "outerHTML",
+    "insertAdjacentHTML",
+    "setHTML",
+    "setHTMLUnsafe",
+    "document.write",
+    "createContextualFragment",
+    "DOMParser",
+    "srcdoc",
+    "eval(",
+    "new Function(",
+    "javascript:",
+    "trustedTypes",
+)
 
 
 def html_ids() -> list[str]:
@@ -16,85 +33,98 @@ def html_ids() -> list[str]:
     return re.findall(r'\bid="([^"]+)"', HTML)
 
 
-def test_every_id_that_the_script_asks_for_exists() -> None:
-    """Each element that main.js looks up is in index.html."""
-    wanted = re.findall(r'\bbyId\("([^"]+)"\)', SCRIPT)
-    assert wanted
-    assert sorted(set(wanted) - set(html_ids())) == []
-
-
-def test_every_part_of_a_template_that_the_script_asks_for_exists() -> None:
-    """Each class that main.js looks for is given by index.html."""
-    wanted = re.findall(r'\b(?:part|querySelector)\("\.([\w-]+)', SCRIPT)
-    given = {name for names in re.findall(r'\bclass="([^"]+)"', HTML) for name in names.split()}
-    assert wanted
-    assert sorted(set(wanted) - given) == []
-
-
 def test_ids_are_unique() -> None:
     """No id is given to two elements of index.html."""
-    ids = html_ids()
-    assert sorted(ids) == sorted(set(ids))
+    assert sorted(html_ids()) == sorted(set(html_ids()))
 
 
-def test_no_id_looks_like_a_source_location() -> None:
-    """The ids l0, l1, ... are left to the marks that main.zig writes."""
-    assert [name for name in html_ids() if re.fullmatch(r"l\d+", name)] == []
+def test_what_names_an_id_names_one_that_exists() -> None:
+    """Labels, controls and popovers point somewhere."""
+    names = r'\b(?:aria-(?:labelledby|controls|describedby|owns)|popovertarget|for)="([^"]+)"'
+    named = {each for value in re.findall(names, HTML) for each in value.split()}
+    assert named
+    assert sorted(named - set(html_ids())) == []
 
 
-def test_every_wasm_function_that_the_script_calls_is_exported() -> None:
-    """What main.js calls and what main.zig exports are the same functions."""
-    called = set(re.findall(r"\bwasm\.(\w+)\(", SCRIPT))
-    exported = set(re.findall(r"^export fn (\w+)\(", ZIG, re.MULTILINE))
-    assert called
-    assert called == exported
-
-
-def test_every_import_of_the_wasm_is_supplied() -> None:
-    """What main.zig imports and what main.js supplies are the same functions."""
-    imported = set(re.findall(r'extern "js" fn (\w+)\(', ZIG))
-    supply = re.search(r"\bimports = \{ js: \{(.*?)\} \};", SCRIPT)
-    assert supply is not None
-    supplied = set(re.findall(r"(\w+): \(", supply[1]))
-    assert imported
-    assert imported == supplied
-
-
-def test_the_numbers_of_received_messages_agree() -> None:
-    """The outcomes that main.js names have the same numbers in main.zig."""
-    enum = re.search(r"const Received = enum\(u32\) \{(.*?)\};", ZIG, re.DOTALL)
-    assert enum is not None
-    in_zig = {name.upper(): int(value) for name, value in re.findall(r"(\w+) = (\d+),", enum[1])}
-    line = re.search(r"^const (MALFORMED = .*);$", SCRIPT, re.MULTILINE)
-    assert line is not None
-    in_script = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", line[1])}
-    assert in_script.items() <= in_zig.items()
+def test_no_id_looks_like_a_place() -> None:
+    """What stands behind the # of an address means a place in the coverage, not an element."""
+    assert [name for name in html_ids() if re.fullmatch(r"[lf]\d+|coverage|findings|corpus|log", name)] == []
 
 
 def test_a_strict_content_security_policy_holds() -> None:
-    """index.html holds no script, no style and no handler of its own."""
+    """index.html holds no script, no style and no handler of its own, and no script writes any."""
     assert re.findall(r"<script(?![^>]*\ssrc=)", HTML) == []
     assert re.findall(r"<style\b", HTML) == []
     assert re.findall(r"<[^>]*\sstyle=", HTML) == []
     assert re.findall(r"<[^>]*\son\w+=", HTML) == []
-    assert "style=" not in SCRIPT + ZIG
+    assert "style=" not in ALL_SCRIPTS
+    assert re.findall(r"""setAttribute\(\s*["'](?:style|on\w+)""", ALL_SCRIPTS) == []
+    assert "'unsafe-inline'" not in CONTENT_SECURITY_POLICY
+    assert "'unsafe-eval'" not in CONTENT_SECURITY_POLICY
+    assert "require-trusted-types-for 'script'" in CONTENT_SECURITY_POLICY
+
+
+@pytest.mark.parametrize("word", MARKUP_FROM_STRINGS)
+def test_no_string_becomes_markup_or_code(word: str) -> None:
+    """Nothing needs to be escaped where nothing is parsed."""
+    assert [name for name, text in {**SCRIPTS, "index.html": HTML}.items() if word in text] == []
 
 
 def test_no_other_host_is_asked_for_anything() -> None:
     """No file of the page holds an absolute URL, nor one that only lacks the scheme."""
-    for text in (HTML, SCRIPT, STYLE):
-        assert re.findall(r"\b(?:https?|wss?)://", text) == []
+    for text in (HTML, *SCRIPTS.values(), *STYLES.values()):
+        urls = re.findall(r"\b(?:https?|wss?)://[^\"'\s>]*", text)
+        assert [url for url in urls if not url.startswith("http://www.w3.org/")] == []  # A namespace's name.
         assert re.findall(r"""(?:src|href)=["']//|url\(\s*["']?//|@import""", text) == []
 
 
-def test_markup_is_set_in_one_place_only() -> None:
-    """Only source that main.zig has escaped becomes markup."""
-    assert len(re.findall(r"\binnerHTML\b|\binsertAdjacentHTML\b|\bouterHTML\b", SCRIPT)) == 1
+def test_what_the_page_loads_is_there_and_is_served() -> None:
+    """index.html names files that exist, and all files of the page have names that the server serves."""
+    wanted = re.findall(r'<(?:script src|link rel="stylesheet" href)="([^"]+)"', HTML)
+    assert "main.js" in wanted
+    assert [name for name in wanted if not (WEB / name).is_file()] == []
+    assert {name for name in wanted if name.endswith(".css")} == set(STYLES)
+    assert [name for name in (*SCRIPTS, *STYLES) if not PAGE_FILE.fullmatch(f"/{name}")] == []
 
 
 def test_every_class_that_is_styled_is_used() -> None:
-    """style.css holds no rule for a class that nothing carries."""
-    styled = set(re.findall(r"\.([a-z][\w-]*)(?=[^{}]*\{)", re.sub(r"/\*.*?\*/", "", STYLE, flags=re.DOTALL)))
-    highlighting = {name for name in styled if name.startswith("tok-")}
-    words = set(re.findall(r"[\w-]+", HTML + SCRIPT))
-    assert sorted(styled - highlighting - words) == []
+    """The style sheets hold no rule for a class that nothing carries."""
+    styled = set(re.findall(r"\.([a-z][\w-]*)(?=[^{}]*\{)", ALL_STYLES))
+    words = set(re.findall(r"[\w-]+", HTML + ALL_SCRIPTS))
+    assert styled
+    assert sorted(styled - words) == []
+
+
+def test_every_id_that_is_styled_is_used() -> None:
+    """The style sheets hold no rule for an id that nothing has."""
+    styled = set(re.findall(r"#([a-zA-Z][\w-]*)(?=[^{};]*\{)", ALL_STYLES))
+    words = set(re.findall(r"[\w-]+", HTML + ALL_SCRIPTS))
+    assert styled
+    assert sorted(styled - words) == []
+
+
+def test_every_custom_property_is_defined() -> None:
+    """What var() asks for, a sheet or a script sets, or there is another value to take."""
+    asked = set(re.findall(r"var\((--[\w-]+)\)", ALL_STYLES))
+    given = set(re.findall(r"(--[\w-]+)\s*:", ALL_STYLES)) | set(re.findall(r'"(--[\w-]+)"', ALL_SCRIPTS))
+    assert asked
+    assert sorted(asked - given) == []
+
+
+def test_every_theme_colour_is_there_for_both_themes() -> None:
+    """One sheet has the colours of both themes, and the others have none of their own."""
+    assert "light-dark(" in STYLES["style.css"]
+    for name, style in STYLES.items():
+        rules = re.findall(r"([\w-]+):([^;{}]*);", without_comments(style))
+        own = [
+            value
+            for key, value in rules
+            if re.search(r"#[0-9a-fA-F]{3,8}\b|\brgba?\(", value) and key != "box-shadow"
+        ]
+        assert name == "style.css" or own == [], name
+
+
+def test_what_moves_can_be_told_not_to() -> None:
+    """Where a sheet animates, the page obeys those who want no motion."""
+    assert re.search(r"animation|transition", ALL_STYLES)
+    assert "prefers-reduced-motion" in ALL_STYLES

@@ -4,12 +4,22 @@ import dataclasses
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fuzzserver.coverage.queue import CoverageFiles, CoverageMsg, EntryPointMsg, MsgQueue, coverage_run
+from fuzzserver.coverage.queue import (
+    CoverageFiles,
+    CoverageMsg,
+    EntryPointMsg,
+    Loading,
+    MsgQueue,
+    coverage_run,
+    history_run,
+)
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.step import FuzzRunStep
 from tests.support_native import hand_made_step
@@ -330,3 +340,120 @@ def test_maps_are_readable_while_entry_points_come(running, debug_pair):
         assert len(coverage_map.read().seen_bits) == seen_bits_size
     running.settle()
     assert lengths <= {4, 8, 12}
+
+
+def step_with_cache(pair, folder: Path, key: str = "") -> CoverageMsg:
+    """What a worker posts that writes to a cache of its own in ``folder``."""
+    (folder / "v").mkdir(exist_ok=True)
+    shutil.copy(pair.coverage_file, folder / "v")
+    return CoverageMsg(pair.coverage_id, dataclasses.replace(pair.step, cache_root=folder, key=key))
+
+
+def kinds(coverage_map) -> list[str]:
+    """The kinds of the marks of a map's history."""
+    return [mark.kind for mark in coverage_map.history.marks]
+
+
+def test_what_is_loading_is_told(running, debug_pair, monkeypatch):
+    """The step, then how far it is; nothing before and after."""
+    seen: list[Loading | None] = []
+
+    def note(self, name, value):
+        object.__setattr__(self, name, value)
+        if name == "loading":
+            seen.append(value)
+
+    monkeypatch.setattr(CoverageFiles, "__setattr__", note)
+    running.queue.post(messages(debug_pair)[0])
+    running.settle()
+    begun, *steps, ended = seen[: seen.index(None) + 1]
+    assert begun == Loading("main.zig")
+    assert begun.text == "Reading the debug info of main.zig"
+    assert ended is None
+    assert [step.name for step in steps] == ["main.zig"] * len(steps)
+    assert 0 < steps[0].done <= steps[-1].done <= steps[-1].total
+    assert steps == sorted(steps, key=lambda step: step.done)
+
+
+def test_the_newest_map_of_each_target_is_followed(running, debug_pair, safe_pair, tmp_path):
+    """A map has a history as soon as it is there; a rebuild ends that of the build before."""
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder in folders:
+        folder.mkdir()
+    first = step_with_cache(debug_pair, folders[0], "a")
+    other = step_with_cache(safe_pair, folders[1], "b")
+    running.queue.post(first)
+    running.settle()
+    one = running.files.first()
+    assert running.files.newest() == [one]
+    assert len(one.history.samples) == 1
+    assert kinds(one) == ["start"]
+    running.queue.post(other)
+    running.settle()
+    two = running.files.get(other.coverage_id)
+    assert running.files.newest() == [one, two]
+    running.queue.post(CoverageMsg(other.coverage_id, dataclasses.replace(other.run, key="a")))
+    running.settle()
+    assert running.files.newest() == [two, two]
+    assert kinds(two) == ["start", "build"]
+    kept = folders[0] / "fuzzserver/history" / debug_pair.coverage_file.name
+    assert kept.exists(), "the old build's history was kept when it was closed"
+
+
+def test_another_build_with_the_same_id_goes_on_with_the_history(running, debug_pair, tmp_path):
+    """What was recorded a moment before is not lost, though the file is written every ten seconds only."""
+    msg = step_with_cache(debug_pair, tmp_path, "a")
+    running.queue.post(msg)
+    running.settle()
+    old = running.files.first()
+    old.history.mark(5.0, "restart", "just before the rebuild")
+    copy = shutil.copy(debug_pair.executable, tmp_path / "test")
+    step = dataclasses.replace(msg.run, rebuilt_executable=Path(copy))
+    running.queue.post(CoverageMsg(msg.coverage_id, step))
+    running.settle()
+    new = running.files.first()
+    assert new is not old
+    assert kinds(new) == ["start", "restart", "build"]
+    assert [sample.flags for sample in new.history.samples] == [1, 1]
+
+
+def test_a_map_that_is_shown_again_goes_on(running, debug_pair, safe_pair, tmp_path):
+    """One build, another, and the first again, as a revert makes them."""
+    first = step_with_cache(debug_pair, tmp_path, "a")
+    for msg in (first, step_with_cache(safe_pair, tmp_path, "a"), first):
+        running.queue.post(msg)
+        running.settle()
+    shown = running.files.first()
+    assert shown.coverage_id == debug_pair.coverage_id
+    assert kinds(shown) == ["start", "build"]
+
+
+def test_histories_grow_while_the_thread_runs(running, debug_pair, tmp_path, monkeypatch, caplog):
+    """New points get the time, the file is written, and a map that fails costs the others nothing."""
+    monkeypatch.setattr("fuzzserver.coverage.queue.RECORD_INTERVAL", 0.01)
+    running.queue.post(step_with_cache(debug_pair, tmp_path))
+    running.settle()
+    coverage_map = running.files.first()
+    newest = running.files.newest
+    faulty = SimpleNamespace(coverage_id=9, executable=Path("faulty"))
+    monkeypatch.setattr(running.files, "newest", lambda: [faulty, *newest()])
+    bits = coverage_map.read().seen_bits
+    at = next(index for index, byte in enumerate(bits[:-8]) if byte == 0)
+    stopped = threading.Event()
+    thread = threading.Thread(target=history_run, args=(running.files, stopped), name="history")
+    begun = int(time.time())
+    thread.start()
+    try:
+        with (tmp_path / "v" / debug_pair.coverage_file.name).open("r+b") as file:
+            file.seek(24 + at)
+            file.write(b"\x01")
+        deadline = time.monotonic() + 30
+        while coverage_map.history.first_covered[8 * at] == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        stopped.set()
+        thread.join(60)
+    assert begun <= coverage_map.history.first_covered[8 * at] <= time.time()
+    assert (tmp_path / "fuzzserver/history" / debug_pair.coverage_file.name).exists()
+    told = [record for record in caplog.records if "cannot record" in record.getMessage()]
+    assert [record.getMessage() for record in told] == ["cannot record the coverage of 'faulty'"]

@@ -55,6 +55,18 @@ def test_place_and_kind_tell_findings_apart(recorder: Recorder, caplog) -> None:
     assert caplog.messages[0] == f"finding {recorder.found[0]}: panic in 'main.test.a': m"
 
 
+def test_place(tmp_path: Path) -> None:
+    """A finding says where it is as soon as that is known."""
+    store = FindingStore(tmp_path)
+    recorder = Recorder(store, NoAnalysis())  # type: ignore[arg-type]
+    recorder.note(COMMAND, ended(), failure("hang"), b"")
+    assert store.all()[0].place == ""
+    recorder.note(COMMAND, ended(), failure("hang", "f"), b"")
+    (finding,) = store.all()
+    assert (finding.count, finding.place) == (2, "/p/main.zig:3:5")
+    assert FindingStore(tmp_path).all()[0].summary()["place"] == "/p/main.zig:3:5"
+
+
 @pytest.mark.parametrize("kind", ["hang", "out of memory"])
 @pytest.mark.parametrize("functions", [("f", None, None), (None, "f", None), (None, None, "f")])
 def test_interrupted_nobody_knows_where(recorder: Recorder, kind: str, functions) -> None:

@@ -6,18 +6,30 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus, NegotiationError
+from websockets.sync.client import ClientConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import BytesMessage, Message, Ping, Pong, Request, TextMessage
 
 from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, WebServer
-from fuzzserver.status import TargetStatus
+from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.logbook import MAX_ENTRIES
+from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.web import session
-from fuzzserver.wire.abi import SeenPcsHeader, SourceIndexHeader, coverage_file_name
+from fuzzserver.wire.abi import (
+    CoverageDeltaHeader,
+    HistoryHeader,
+    HistorySample,
+    OwnTag,
+    SeenPcsHeader,
+    SourceIndexHeader,
+    coverage_file_name,
+)
 from tests.projects import FuzzedPair
 from tests.support_web import raw, viewer, watch
 
@@ -114,7 +126,7 @@ def test_client_with_our_subprotocol_gets_the_status(web_server: WebServer, copi
     """Each change of the status is one JSON text."""
     with viewer(web_server.port, subprotocols=["other", "fuzzserver"]) as connection:
         assert connection.subprotocol == "fuzzserver"
-        texts = (json.loads(message) for message in connection if isinstance(message, str))
+        texts = statuses(connection)
         assert next(texts)["state"] == "waiting"
         web_server.set_status("building", "Compiling ...")
         nothing = {"start_n_runs": None, "target": None, "targets": []}
@@ -124,6 +136,21 @@ def test_client_with_our_subprotocol_gets_the_status(web_server: WebServer, copi
         status = next(texts)
         assert status["start_n_runs"] == 123
         assert status["target"] == "0100000000000000"
+
+
+def texts_of(connection: ClientConnection) -> Iterator[dict]:
+    """The JSON texts as they come."""
+    return (json.loads(message) for message in connection if isinstance(message, str))
+
+
+def statuses(connection: ClientConnection) -> Iterator[dict]:
+    """Those texts that say what the server does."""
+    return (text for text in texts_of(connection) if "state" in text)
+
+
+def news(connection: ClientConnection) -> Iterator[dict]:
+    """The other ones."""
+    return (text for text in texts_of(connection) if "state" not in text)
 
 
 def test_unknown_subprotocol_is_not_accepted(web_server: WebServer) -> None:
@@ -258,10 +285,14 @@ def test_last_status_comes_before_the_good_bye(web_server: WebServer) -> None:
     """Who watched the build learns why it is over."""
     with viewer(web_server.port, subprotocols=["fuzzserver"]) as connection:
         connection.recv(30)
+        web_server.add_log("zig", "x.zig:1:1: error: no", "error")
         web_server.set_status("failed", "x.zig:1:1: error: no")
         web_server.stop()
-        texts = [json.loads(message) for message in connection if isinstance(message, str)]
-    assert texts[-1]["state"] == "failed"
+        texts = list(texts_of(connection))
+    assert [text["state"] for text in texts if "state" in text][-1] == "failed"
+    assert [each["text"] for text in texts if "log" in text for each in text["log"]["entries"]] == [
+        "x.zig:1:1: error: no"
+    ]
 
 
 def test_stopping_server_says_good_bye(web_server: WebServer) -> None:
@@ -359,11 +390,12 @@ def test_target_that_is_not_there_yet(
     with viewer(web_server.port, f"/?target={name}", subprotocols=["fuzzserver"]) as connection:
         assert connection.recv(30)[0] == 0
         assert json.loads(connection.recv(30))["target"] is None
+        assert json.loads(connection.recv(30))["map"] is None
         web_server.set_status("fuzzing", "more")
         # Nothing binary came in between.
         assert json.loads(connection.recv(30))["text"] == "more"
         web_server.post(CoverageMsg(safe_pair.coverage_id, safe_pair.step))
-        status = json.loads(connection.recv(30))
+        status = next(statuses(connection))
         assert (status["target"], status["start_n_runs"]) == (
             name,
             web_server.coverage_files.get(safe_pair.coverage_id).start_n_runs,
@@ -381,6 +413,7 @@ def test_target_that_is_none(web_server: WebServer, debug_pair: FuzzedPair, targ
     with viewer(web_server.port, f"/?target={target}", subprotocols=["fuzzserver"]) as connection:
         assert connection.recv(30)[0] == 0
         assert json.loads(connection.recv(30))["state"] == "serving"
+        assert json.loads(connection.recv(30))["map"] is None
         web_server.set_status("stopped", "over")
         assert json.loads(connection.recv(30))["text"] == "over"
 
@@ -424,3 +457,240 @@ def test_client_that_is_like_zigs_page_gets_four_kinds_of_messages(
     assert {message[0] for message in messages} == {0, 1, 2, 3}
     # The page knows which table to look up only if each index comes before what refers to it.
     assert [message[0] for message in messages if message[0] != 2] == [0, 1, 3, 1, 3]
+
+
+OURS = {"subprotocols": ["fuzzserver"]}
+"""Options of a client that speaks our subprotocol."""
+
+
+def test_all_fields_come_at_once_and_then_what_has_changed(web_server: WebServer, tmp_path: Path) -> None:
+    """A client knows everything after the first two texts, and is told nothing twice."""
+    store = FindingStore(tmp_path, web_server.notify)
+    web_server.set_findings(store)
+    web_server.add_log("zig", "first words")
+    with viewer(web_server.port, **OURS) as connection:
+        texts = texts_of(connection)
+        assert set(next(texts)) == {"state", "text", "start_n_runs", "target", "targets"}
+        first = next(texts)
+        started, log = first.pop("started"), first.pop("log")
+        assert time.time() - 60 < started <= time.time()
+        assert first == {"findings": [], "progress": None, "map": None, "marks": []}
+        assert log["whole"] is True
+        assert [(each["source"], each["level"], each["text"]) for each in log["entries"]] == [
+            ("zig", "info", "first words")
+        ]
+        web_server.set_progress(Progress("Compiling ...", 1, 3))
+        assert next(texts) == {"progress": {"text": "Compiling ...", "done": 1, "total": 3}}
+        web_server.set_status("fuzzing", "now")
+        assert next(texts)["state"] == "fuzzing"
+        store.add(Finding("00", "hang", "no end", "a", "b", 1.0, 1.0, place="a.zig:1:2"), b"x")
+        told = next(texts)
+        assert set(told) == {"findings"}
+        assert [(each["id"], each["place"]) for each in told["findings"]] == [("00", "a.zig:1:2")]
+        web_server.set_progress(None)
+        assert next(texts) == {"progress": None}
+        web_server.set_target(TargetStatus("a", "a", "fuzzing", tests=(TestStatus("b", "fuzzing"),)))
+        assert [each["name"] for each in next(texts)["targets"]] == ["a"]
+
+
+def test_log_goes_on(web_server: WebServer) -> None:
+    """What is said later is appended, within half a second and without a notice of its own."""
+    web_server.add_log("a", "one")
+    with viewer(web_server.port, **OURS) as connection:
+        texts = news(connection)
+        assert [each["text"] for each in next(texts)["log"]["entries"]] == ["one"]
+        web_server.add_log("a", "two")
+        web_server.add_log("a", "three", "warning")
+        told = next(texts)
+        assert set(told) == {"log"}
+        while len(told["log"]["entries"]) < 2:  # The look may have been between the two.
+            told["log"]["entries"] += next(texts)["log"]["entries"]
+        assert told["log"]["whole"] is False
+        assert [(each["text"], each["level"]) for each in told["log"]["entries"]] == [
+            ("two", "info"),
+            ("three", "warning"),
+        ]
+    with viewer(web_server.port, **OURS) as connection:
+        log = next(news(connection))["log"]
+    assert (log["whole"], [each["text"] for each in log["entries"]]) == (True, ["one", "two", "three"])
+
+
+def test_slow_client_skips_what_is_gone(
+    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it does not read, nothing is kept for it; then it gets what is still there, and is told so."""
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
+    with viewer(web_server.port, **OURS, max_queue=1) as connection:
+        assert json.loads([connection.recv(30) for _ in range(3)][2])["log"]["whole"] is True
+        (sending,) = web_server._http_server._sessions
+        web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+        wait_until(lambda: len(sending._out) > 1 << 20)
+        for number in range(3 * MAX_ENTRIES):
+            web_server.add_log("a", f"line {number}")
+        assert len(sending._out) < 20 << 20
+        logs = [text["log"] for text in iter_until(news(connection), lambda text: "log" in text)]
+    (log,) = logs
+    assert log["whole"] is True
+    assert [each["text"] for each in log["entries"]] == [
+        f"line {number}" for number in range(2 * MAX_ENTRIES, 3 * MAX_ENTRIES)
+    ]
+
+
+def iter_until(texts: Iterator[dict], wanted) -> Iterator[dict]:
+    """The first of the texts that is wanted."""
+    for text in texts:
+        if wanted(text):
+            yield text
+            return
+
+
+def binary(connection: ClientConnection, tag: int) -> bytes:
+    """The next message with this tag."""
+    while True:
+        message = connection.recv(30)
+        if isinstance(message, bytes) and message[0] == tag:
+            return message
+
+
+def set_bits(step: FuzzRunStep, bits: bytes) -> None:
+    """Replace the beginning of the bits in the coverage file, as a fuzzer would."""
+    assert step.coverage_file is not None
+    with step.coverage_file.open("r+b") as file:
+        file.seek(SeenPcsHeader.LAYOUT.size)
+        file.write(bits)
+
+
+def bits_of(step: FuzzRunStep, size: int) -> bytes:
+    """The beginning of the bits in the coverage file."""
+    assert step.coverage_file is not None
+    return step.coverage_file.read_bytes()[SeenPcsHeader.LAYOUT.size :][:size]
+
+
+def test_only_what_is_new_is_sent(web_server: WebServer, copied: FuzzRunStep) -> None:
+    """After the first update, a client of ours gets the numbers and the newly covered points."""
+    before = bits_of(copied, 8)
+    missing = [index for index in range(64) if not before[index // 8] >> index % 8 & 1][:2]
+    assert len(missing) == 2
+    web_server.post(CoverageMsg(1, copied))
+    with viewer(web_server.port, **OURS) as connection:
+        binary(connection, 2)
+        set_header(copied, n_runs=1000, unique_runs=10)
+        delta = binary(connection, OwnTag.COVERAGE_DELTA)
+        head = CoverageDeltaHeader.parse(delta)
+        assert (head.n_runs, head.unique_runs, head.new_len) == (1000, 10, 0)
+        assert len(delta) == CoverageDeltaHeader.LAYOUT.size
+        assert time.time() - 30 < head.time <= time.time()
+        now = bytearray(before)
+        for index in missing:
+            now[index // 8] |= 1 << index % 8
+        set_bits(copied, now)
+        delta = binary(connection, OwnTag.COVERAGE_DELTA)
+        assert CoverageDeltaHeader.parse(delta).new_len == 2
+        assert list(struct.unpack_from("<2I", delta, CoverageDeltaHeader.LAYOUT.size)) == missing
+        # A bit that vanishes cannot be told so.
+        set_bits(copied, before)
+        update = binary(connection, 2)
+        assert update[24:32] == before
+    with viewer(web_server.port) as connection:
+        watch(connection, "coverage_update")
+        set_header(copied, n_runs=1001)
+        assert set(watch(connection, "coverage_update").order) == {"coverage_update"}
+
+
+def test_long_news_are_sent_as_a_whole(web_server: WebServer, copied: FuzzRunStep) -> None:
+    """Where indexes would take more room than all bits, those are sent."""
+    header = SeenPcsHeader.parse(copied.coverage_file.read_bytes())
+    everything = ((1 << header.pcs_len) - 1).to_bytes(header.seen_bits_size, "little")
+    web_server.post(CoverageMsg(1, copied))
+    with viewer(web_server.port, **OURS) as connection:
+        binary(connection, 2)
+        set_bits(copied, everything)
+        message = connection.recv(30)
+        while isinstance(message, str) or message[0] not in (2, OwnTag.COVERAGE_DELTA):
+            message = connection.recv(30)
+        assert (message[0], message[24:]) == (2, everything)
+
+
+def test_another_map_begins_with_an_update(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair
+) -> None:
+    """What is new is told only of a map of which the client has all."""
+    web_server.post(CoverageMsg(debug_pair.coverage_id, replace(debug_pair.step, key="a")))
+    with viewer(web_server.port, **OURS) as connection:
+        binary(connection, OwnTag.HISTORY)
+        web_server.post(CoverageMsg(safe_pair.coverage_id, replace(safe_pair.step, key="a")))
+        order = []
+        while order[-1:] != [OwnTag.HISTORY]:
+            message = connection.recv(30)
+            if isinstance(message, bytes) and (order or message[0] == 1):
+                order.append(message[0])
+        assert order == [1, 2, OwnTag.HISTORY]
+        assert HistoryHeader.parse(message).whole
+
+
+def samples_of(message: bytes) -> list[HistorySample]:
+    """The samples in a history message."""
+    size = HistorySample.LAYOUT.size
+    samples = [
+        HistorySample.parse(message[start : start + size])
+        for start in range(HistoryHeader.LAYOUT.size, len(message), size)
+    ]
+    assert len(samples) == HistoryHeader.parse(message).samples_len
+    return samples
+
+
+def test_history(web_server: WebServer, copied: FuzzRunStep) -> None:
+    """It comes whole, after index and update; then what is added. The next client gets all of it."""
+    set_header(copied, n_runs=10, unique_runs=1)
+    web_server.post(CoverageMsg(1, copied))
+    with viewer(web_server.port, **OURS) as connection:
+        order = []
+        while order[-1:] != [OwnTag.HISTORY]:
+            message = connection.recv(30)
+            if isinstance(message, bytes):
+                order.append(message[0])
+        assert order == [0, 1, 2, OwnTag.HISTORY]
+        assert HistoryHeader.parse(message).whole
+        first = samples_of(message)
+        assert (first[-1].n_runs, first[-1].flags) == (10, HistorySample.START)
+        time.sleep(1.0)  # There is about one sample a second.
+        set_header(copied, n_runs=20, unique_runs=2)
+        message = binary(connection, OwnTag.HISTORY)
+        assert not HistoryHeader.parse(message).whole
+        later = samples_of(message)
+        assert (later[-1].n_runs, later[-1].unique_runs, later[-1].flags) == (20, 2, 0)
+        assert later[-1].time > first[-1].time
+    with viewer(web_server.port, **OURS) as connection:
+        message = binary(connection, OwnTag.HISTORY)
+    assert HistoryHeader.parse(message).whole
+    assert samples_of(message) == first + later
+
+
+def test_map_and_marks_belong_to_what_is_shown(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair
+) -> None:
+    """Two clients that are shown different maps are told of different executables."""
+    two_targets(web_server, debug_pair, safe_pair)
+    for pair in (debug_pair, safe_pair):
+        path = f"/?target={coverage_file_name(pair.coverage_id)}"
+        with viewer(web_server.port, path, **OURS) as connection:
+            told = next(news(connection))
+            assert told["map"]["executable"] == str(pair.executable)
+            assert told["map"]["has_debug_info"] is True
+            web_server.coverage_files.get(pair.coverage_id).history.mark(time.time(), "restart", "again")
+            told = next(news(connection))
+            assert (told["marks"][-1]["kind"], told["marks"][-1]["text"]) == ("restart", "again")
+
+
+def test_executable_that_is_replaced(web_server: WebServer, debug_pair: FuzzedPair, tmp_path: Path) -> None:
+    """Who looks at a map learns that its executable is no longer what it was."""
+    executable = tmp_path / "test"
+    executable.write_bytes(debug_pair.executable.read_bytes())
+    step = FuzzRunStep("copied", executable, coverage_file=debug_pair.coverage_file)
+    web_server.post(CoverageMsg(debug_pair.coverage_id, step))
+    wait_until(lambda: web_server.coverage_files.first())
+    with viewer(web_server.port, **OURS) as connection:
+        texts = news(connection)
+        assert next(texts)["map"]["replaced"] is False
+        executable.unlink()
+        assert next(iter_until(texts, lambda text: "map" in text))["map"]["replaced"] is True

@@ -35,6 +35,8 @@ class Life:
     children: ChildGroup = field(default_factory=ChildGroup)
     turns: Turns = field(default_factory=lambda: Turns(1))
     told: Told = field(default_factory=Told)
+    log: list[tuple[str, str]] = field(default_factory=list)
+    """Level and text."""
     run: FuzzTestRun | None = None
 
     def start(
@@ -55,6 +57,7 @@ class Life:
             self.told,
             self._changed,
             self._failed,
+            lambda text, level: self.log.append((level, text)),
         )
         self.thread = threading.Thread(target=self.run.run)
         self.thread.start()
@@ -145,6 +148,9 @@ def test_failure_and_restart(life: Life, lives: Callable[[str], FuzzTest]) -> No
     crashed = life.wait_for(lambda status: status.state == "crashed" and status.findings == 2, "no status")
     assert crashed.restarts == 1
     assert crashed.text.startswith("Worker was ended by signal SIGABRT: there is a b\n")
+    assert life.log.count(("error", "Worker was ended by signal SIGABRT: there is a b")) >= 2
+    assert ("info", crashed.text.splitlines()[-1]) in life.log
+    assert "in fuzzLater (" in "\n".join(text for level, text in life.log if level == "info")
     life.stop()
     assert run.status.state == "stopped"
     cycle = ["waiting", "fuzzing", "crashed", "restarting", "fuzzing", "crashed", "restarting", "fuzzing"]
@@ -204,6 +210,9 @@ def test_fault_of_the_fuzzer(life: Life, lives: Callable[[str], FuzzTest], caplo
     assert crashed.findings == 0 and life.told.of(tuple) == []
     assert "Zig's fuzzer itself failed" in caplog.text
     assert "fuzzserver.worker" in {record.name for record in caplog.records}
+    # That it ended is in the program's own log, and only there.
+    assert {level for level, _ in life.log} == {"info"}
+    assert not [text for _, text in life.log if text.startswith("Worker")]
 
 
 def test_hang_and_memory_are_failures(life: Life, failing: Callable[[str], FuzzTest]) -> None:

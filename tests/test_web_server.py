@@ -8,13 +8,28 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, SourcePath, WebServer
+from fuzzserver import (
+    CoverageMsg,
+    EntryPointMsg,
+    FuzzRunStep,
+    SourcePath,
+    TargetStatus,
+    TestStatus,
+    WebServer,
+    paths,
+)
 from fuzzserver.errors import InputError
+from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.status import Progress
+from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_web import raw, request, viewer, watch
@@ -22,12 +37,81 @@ from tests.support_web import raw, request, viewer, watch
 CACHE_CONTROL = "max-age=0, must-revalidate"
 
 
-@pytest.mark.parametrize("path", ["/style.css", "/debug/style.css"])
-def test_style_sheet_is_served_beside_the_routes_of_zig(web_server: WebServer, path: str) -> None:
-    """The one route that is ours."""
-    answer = request(web_server.port, path)
-    assert (answer.status, answer.headers["content-type"]) == (200, "text/css")
-    assert answer.headers["cache-control"] == CACHE_CONTROL
+PAGE = paths.lib_dir() / "fuzzer" / "web"
+
+
+@pytest.mark.parametrize("prefix", ["", "/debug"])
+def test_all_scripts_and_style_sheets_of_the_page(web_server: WebServer, prefix: str) -> None:
+    """Each is served beside the routes of Zig, as what it is; its sources in Zig are not."""
+    names = [path.name for path in PAGE.iterdir()]
+    assert {"main.js", "style.css", "main.zig"} <= set(names)
+    for name in names:
+        answer = request(web_server.port, f"{prefix}/{name}")
+        if name.endswith((".js", ".css")):
+            assert (answer.status, answer.body) == (200, (PAGE / name).read_bytes())
+            kind = "text/css" if name.endswith(".css") else "application/javascript"
+            assert answer.headers["content-type"] == kind
+            assert answer.headers["cache-control"] == CACHE_CONTROL
+        else:
+            assert (answer.status, answer.body) == (404, b"not found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/none.js",
+        "/none.css",
+        "/Style.css",
+        "/style.css/",
+        "/style.css?x",
+        "/style.cssx",
+        "/../secret.js",
+        "/..%2fsecret.js",
+        "/a/secret.js",
+        "//style.css",
+        "/debugstyle.css",
+        "/debug/debug/style.css",
+        "/folder.js",
+        "/.js",
+    ],
+)
+def test_files_that_are_none_of_the_page(zig: Zig, tmp_path: Path, path: str) -> None:
+    """What a path names is a plain file in the page's folder, or nothing."""
+    page = tmp_path / "lib" / "fuzzer" / "web"
+    (page / "folder.js").mkdir(parents=True)
+    for folder in (tmp_path / "lib" / "fuzzer", page / "a"):
+        folder.mkdir(exist_ok=True)
+        (folder / "secret.js").write_text("secret")
+    (page / "style.css").write_text("")
+    with WebServer(zig=zig, lib_dir=tmp_path / "lib") as server:
+        answer = request(server.port, path)
+    assert (answer.status, answer.headers["content-type"], answer.body) == (404, "text/plain", b"not found")
+
+
+def test_content_security_policy(web_server: WebServer) -> None:
+    """All that is sent along with our page is sent under its rules: what it does not need, it must not do."""
+    policies = set()
+    for path in ("/", "/debug/", "/main.js", "/style.css", "/sources.tar", "/findings.json", "/nothing"):
+        policies.add(request(web_server.port, path).headers["content-security-policy"])
+    policies.add(request(web_server.port, "/", "POST").headers["content-security-policy"])
+    assert policies == {
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    }
+
+
+def test_other_pages_have_no_policy_of_ours(zig: Zig, tmp_path: Path) -> None:
+    """Zig's own page does what ours must not, and somebody else's does what it likes."""
+    page = tmp_path / "fuzzer" / "web"
+    page.mkdir(parents=True)
+    (page / "index.html").write_text("<script>1</script>")
+    for lib_dir in (tmp_path, zig.lib_dir):
+        with WebServer(zig=zig, lib_dir=lib_dir) as server:
+            answer = request(server.port, "/")
+            assert answer.status == 200
+            assert "content-security-policy" not in answer.headers
+            assert "content-security-policy" not in request(server.port, "/nothing").headers
 
 
 @pytest.mark.parametrize("path", ["/", "/main.js", "/sources.tar", "/nothing"])
@@ -128,9 +212,11 @@ def test_page_files_are_read_at_each_request(zig: Zig, tmp_path: Path) -> None:
         page.write_text("two")
         assert request(server.port, "/").body == b"two"
         page.unlink()
-        answer = request(server.port, "/")
-        assert (answer.status, answer.headers["content-type"]) == (500, "text/plain")
-        assert str(page).encode() in answer.body
+        # A page without these two is none; what else it consists of is its own business.
+        for path, name in (("/", "index.html"), ("/main.js", "main.js"), ("/debug/main.js", "main.js")):
+            answer = request(server.port, path)
+            assert (answer.status, answer.headers["content-type"]) == (500, "text/plain")
+            assert str(page.with_name(name)).encode() in answer.body
 
 
 def test_compile_errors_of_the_page_reach_the_browser(zig: Zig, zig_cache: Path, tmp_path: Path) -> None:
@@ -151,16 +237,22 @@ def test_simultaneous_requests_share_one_compile(
     zig: Zig, zig_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten browsers that open the page at once start the compiler once."""
-    started, go_on = threading.Semaphore(0), threading.Event()
+    waiting, go_on = threading.Semaphore(0), threading.Event()
     builds = []
 
     def build(_client: object, lib_dir: Path, _mode: str) -> Path:
         builds.append(lib_dir)
-        started.release()
         go_on.wait(30)
         return lib_dir / "fuzzer" / "web" / "main.js"
 
+    class Build(Future):
+        def result(self, timeout: float | None = None) -> Path:
+            """What those who share the build wait for."""
+            waiting.release()
+            return super().result(timeout)
+
     monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build)
+    monkeypatch.setattr("fuzzserver.webserver.Future", Build)
     with WebServer(zig=zig, cache_dir=zig_cache) as server:
         answers = []
         threads = [
@@ -169,15 +261,14 @@ def test_simultaneous_requests_share_one_compile(
         ]
         for thread in threads:
             thread.start()
-        assert started.acquire(timeout=30)
-        while sum(name.name.startswith("http-") for name in threading.enumerate()) < 10:
-            pass
+        # The tenth builds. It must not end before the others have come: they would build anew.
+        for _ in range(9):
+            assert waiting.acquire(timeout=30)
         go_on.set()
         for thread in threads:
             thread.join(30)
-        # A request that came after the first run had ended starts another one.
         assert len(answers) == 10
-        assert len(builds) < 3
+        assert len(builds) == 1
         assert {answer.headers["content-type"] for answer in answers} == {"application/wasm"}
 
 
@@ -317,3 +408,138 @@ def test_errors_of_the_coverage_thread_are_shown_in_the_status(
     with viewer(web_server.port, subprotocols=["fuzzserver"]) as connection:
         while "cannot open coverage file" not in str(connection.recv(30)):
             pass
+
+
+def details(web_server: WebServer, pair: FuzzedPair | None = None) -> dict:
+    """What a client is told that is shown the map of ``pair``."""
+    coverage_map = None if pair is None else web_server.coverage_files.get(pair.coverage_id)
+    assert (coverage_map is None) == (pair is None)
+    return web_server._details_json(coverage_map)
+
+
+def test_details_without_a_map(zig: Zig) -> None:
+    """When the server was started is known from the beginning."""
+    before = time.time()
+    web_server = WebServer(zig=zig)
+    shown = details(web_server)
+    assert before <= shown.pop("started") <= time.time()
+    assert shown == {"progress": None, "map": None, "marks": []}
+
+
+def test_progress(web_server: WebServer, debug_pair: FuzzedPair) -> None:
+    """How far a build is, and then how far the debug info is read, of which the coverage thread tells."""
+    seen = []
+    web_server.set_progress(Progress("Compiling the tests of a ...", 1, 2))
+    assert details(web_server)["progress"] == {"text": "Compiling the tests of a ...", "done": 1, "total": 2}
+    web_server.set_progress(Progress("Finding out ..."))
+    assert details(web_server)["progress"] == {"text": "Finding out ...", "done": None, "total": None}
+    web_server.set_progress(None)
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    while web_server.coverage_files.first() is None:
+        seen.append(details(web_server)["progress"])
+    told = [progress for progress in seen if progress is not None]
+    assert {progress["text"] for progress in told} == {f"Reading the debug info of {debug_pair.step.name}"}
+    assert details(web_server)["progress"] is None
+
+
+def wait_for_map(web_server: WebServer, pair: FuzzedPair, key: str = "") -> None:
+    """Have a map shown, with a history that nobody keeps."""
+    step = FuzzRunStep(pair.step.name, pair.executable, coverage_file=pair.coverage_file, key=key)
+    web_server.post(CoverageMsg(pair.coverage_id, step))
+    while web_server.coverage_files.get(pair.coverage_id) is None:
+        time.sleep(0.01)
+
+
+def test_map(web_server: WebServer, debug_pair: FuzzedPair) -> None:
+    """What the map is one of, and that the executable is still the same."""
+    wait_for_map(web_server, debug_pair)
+    shown = details(web_server, debug_pair)["map"]
+    assert shown == {
+        "executable": str(debug_pair.executable),
+        "executable_time": pytest.approx(debug_pair.executable.stat().st_mtime),
+        "replaced": False,
+        "has_debug_info": True,
+        "zig_version": "0.14.1",
+        "oddities": [],
+    }
+
+
+def marks(web_server: WebServer, pair: FuzzedPair) -> list[tuple[str, str]]:
+    """Kind and text of each mark of a map, in the order of their times."""
+    found = details(web_server, pair)["marks"]
+    assert [mark["time"] for mark in found] == sorted(mark["time"] for mark in found)
+    return [(mark["kind"], mark["text"]) for mark in found if mark["kind"] not in ("start", "build")]
+
+
+def told(pair: FuzzedPair, *tests: TestStatus, key: str = "a", name: str = "src/main.zig") -> TargetStatus:
+    """A target of which this is the map."""
+    return TargetStatus(key, name, "fuzzing", id=coverage_file_name(pair.coverage_id), tests=tests)
+
+
+def test_restarts_are_marked(web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair) -> None:
+    """Each restart of a test, once, in the history of the map that it belongs to."""
+    wait_for_map(web_server, debug_pair, "a")
+    wait_for_map(web_server, safe_pair, "b")
+    begun = time.time()
+    web_server.set_target(told(debug_pair, TestStatus("t", "fuzzing"), TestStatus("u", "fuzzing")))
+    crashed = TestStatus("t", "crashed", "Worker exited with code 3.\nThe next worker starts in 0.5 s.")
+    web_server.set_target(told(debug_pair, crashed, TestStatus("u", "fuzzing")))
+    assert marks(web_server, debug_pair) == []
+    for runs in (1, 2):
+        again = replace(crashed, state="restarting", restarts=1, n_runs=runs)
+        web_server.set_target(told(debug_pair, again, TestStatus("u", "fuzzing")))
+    assert marks(web_server, debug_pair) == [("restart", "t: Worker exited with code 3.")]
+    mark = details(web_server, debug_pair)["marks"][-1]
+    assert begun <= mark["time"] <= time.time()
+    web_server.set_target(
+        told(debug_pair, TestStatus("t", "fuzzing", restarts=1), TestStatus("u", "fuzzing", restarts=2))
+    )
+    assert marks(web_server, debug_pair) == [("restart", "t: Worker exited with code 3."), ("restart", "u")]
+    assert marks(web_server, safe_pair) == []
+    # A target without a map, or with one that is not there, has no history to mark.
+    for name in (None, "0000000000000000", "nonsense"):
+        for restarts in (0, 1):
+            test = TestStatus("v", "restarting", restarts=restarts)
+            web_server.set_target(TargetStatus("c", "c", "fuzzing", id=name, tests=(test,)))
+
+
+def test_findings_are_marked(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair, tmp_path: Path
+) -> None:
+    """Those of the target that has the map, also if it has a newer one by now, when they came first."""
+    wait_for_map(web_server, debug_pair, "a")
+    wait_for_map(web_server, safe_pair, "b")
+    store = FindingStore(tmp_path, web_server.notify)
+    web_server.set_findings(store)
+    for number, target in enumerate(("src/main.zig", "src/tool.zig", "src/main.zig")):
+        moment = time.time() + 1000 + number
+        store.add(Finding(f"{number}", "panic", f"boom {number}", target, "t", moment, moment), b"")
+    store.add(replace(store.all()[0], last_time=time.time() + 5000), b"")
+    assert marks(web_server, debug_pair) == []
+    web_server.set_target(told(debug_pair))
+    web_server.set_target(told(safe_pair, key="b", name="src/tool.zig"))
+    assert marks(web_server, debug_pair) == [("finding", "panic: boom 0"), ("finding", "panic: boom 2")]
+    assert marks(web_server, safe_pair) == [("finding", "panic: boom 1")]
+    newer = replace(
+        told(debug_pair), id="0000000000000000", earlier=(coverage_file_name(debug_pair.coverage_id),)
+    )
+    web_server.set_target(newer)
+    assert len(marks(web_server, debug_pair)) == 2
+    assert details(web_server, debug_pair)["marks"][-1]["time"] == store.all()[-1].first_time
+
+
+def test_marks_are_bounded(web_server: WebServer, debug_pair: FuzzedPair, tmp_path: Path) -> None:
+    """The last ones are sent, of whichever kind."""
+    wait_for_map(web_server, debug_pair, "a")
+    store = FindingStore(tmp_path)
+    web_server.set_findings(store)
+    store._findings = {
+        str(number): Finding(
+            str(number), "panic", str(number), "src/main.zig", "t", float(number), float(number)
+        )
+        for number in range(600)
+    }
+    web_server.set_target(told(debug_pair))
+    found = details(web_server, debug_pair)["marks"]
+    assert len(found) == 500
+    assert (found[-1]["kind"], found[-2]["text"], found[0]["text"]) == ("start", "panic: 599", "panic: 101")

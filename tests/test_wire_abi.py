@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 
 from fuzzserver.errors import CoverageFileError, MessageError
 from fuzzserver.wire.abi import (
+    CoverageDeltaHeader,
     CoverageUpdateHeader,
     CurrentTime,
     EntryPointHeader,
     File,
     FileIndex,
+    HistoryHeader,
+    HistorySample,
+    OwnTag,
+    PointsHeader,
     SeenPcsHeader,
     SourceIndexHeader,
     SourceLocation,
@@ -38,6 +43,7 @@ from tests.support_native import HERE, zig_run
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 I64 = st.integers(-(2**63), 2**63 - 1)
+TIME = st.floats(allow_nan=False)
 
 LAYOUTS = {
     "SeenPcsHeader": SeenPcsHeader,
@@ -74,6 +80,10 @@ ROUND_TRIPS = st.one_of(
     st.builds(File, U32, U32),
     st.builds(SourceLocation, U32, U32, U32),
     st.builds(TestResults, U32, *[st.booleans()] * 4, st.integers(0, 2**28 - 1)),
+    st.builds(CoverageDeltaHeader, U32, U64, U64, TIME),
+    st.builds(HistoryHeader, st.booleans(), U32),
+    st.builds(HistorySample, TIME, U64, U64, U32, U32),
+    st.builds(PointsHeader, U32, U32, U32),
     st.builds(EmitDigest, st.booleans(), st.binary(min_size=16, max_size=16)),
 )
 
@@ -211,7 +221,18 @@ def test_what_is_too_short_is_refused(value, data):
         type(value).parse(whole[:length])
 
 
-@pytest.mark.parametrize("cls", [CurrentTime, SourceIndexHeader, CoverageUpdateHeader, EntryPointHeader])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        CurrentTime,
+        SourceIndexHeader,
+        CoverageUpdateHeader,
+        EntryPointHeader,
+        CoverageDeltaHeader,
+        HistoryHeader,
+        PointsHeader,
+    ],
+)
 def test_a_message_with_another_tag_is_refused(cls):
     """A header that is parsed as another message's is an error that names both tags."""
     whole = bytearray(all_zero(cls))
@@ -219,6 +240,34 @@ def test_a_message_with_another_tag_is_refused(cls):
     whole[0] = 77
     with pytest.raises(MessageError, match=f"expected message tag {right}.*got 77"):
         cls.parse(bytes(whole))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            CoverageDeltaHeader(3, 1 << 40, 7, 0.5),
+            "100000000300000000000000000100000700000000000000000000000000e03f",
+        ),
+        (HistoryHeader(True, 258), "1101000002010000"),
+        (HistoryHeader(False, 0), "1100000000000000"),
+        (
+            HistorySample(-2.0, 1, 1 << 63, 5, HistorySample.START),
+            "00000000000000c0010000000000000000000000000000800500000001000000",
+        ),
+        (PointsHeader(1, 2, 0xFFFFFFFF), "120000000100000002000000ffffffff"),
+    ],
+)
+def test_our_own_messages_are_laid_out_so(value, text):
+    """Byte by byte: the page reads them at these offsets."""
+    assert value.serialize().hex() == text
+    assert type(value).parse(bytes.fromhex(text)) == value
+
+
+def test_our_own_tags_are_none_of_zigs():
+    """There is room between them for those that Zig may add."""
+    assert tags_of_ours(OwnTag) == {"COVERAGE_DELTA": 16, "HISTORY": 17, "POINTS": 18}
+    assert max(ToClientTag) < 8 < min(OwnTag)
 
 
 def test_trailing_bytes_are_left_to_the_caller():

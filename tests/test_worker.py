@@ -36,6 +36,7 @@ class Bench:
     turns: Turns = field(default_factory=lambda: Turns(1, slice_seconds=0.0))
     ends: list[WorkerEnd] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     looks: int = 0
 
     def start(self, test: FuzzTest, limits: Limits | None = None) -> FuzzWorker:
@@ -53,6 +54,7 @@ class Bench:
             self.told,
             self.told,
             self._look,
+            self.said.append,
         )
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -339,6 +341,41 @@ def test_much_output(bench: Bench) -> None:
     assert end.how == "exited with code 1"
     assert len(end.stderr) == MAX_STDERR < 40_000 * 50
     assert end.stderr.startswith("0" * 49 + "\n") and end.stderr.endswith("39999\n")
+
+
+def test_words_are_told_as_they_come(bench: Bench) -> None:
+    """Who wants to know what a worker says need not wait for its end, and misses nothing."""
+    code = """
+    os.write(2, b"first\\nhalf a ")
+    time.sleep(0.5)
+    os.write(2, b"line\\n")
+    while not os.path.exists("go on"): time.sleep(0.01)
+    os.write(2, b"last words")
+    """
+    bench.start(fake(bench.folder, code))
+    eventually(lambda: bench.said == ["first", "half a line"], "it is not told")
+    assert not bench.ends
+    (bench.folder / "go on").touch()
+    assert bench.end().stderr == "first\nhalf a line\nlast words"
+    assert bench.said == ["first", "half a line", "last words"]
+
+
+def test_flood_of_words(bench: Bench) -> None:
+    """Of what floods, little is told; the rest is counted."""
+    bench.start(fake(bench.folder, "os.write(2, b'words\\n' * 1_000_000)"))
+    bench.end()
+    assert sum(map(len, bench.said)) < 100_000
+    lines = "\n".join(bench.said).split("\n")
+    notes = [line for line in lines if line.endswith(" more lines were not kept")]
+    counts = [int(note.split()[1].replace(",", "")) for note in notes]
+    assert lines.count("words") + sum(counts) == 1_000_000
+
+
+def test_where_it_hangs_is_told(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
+    """What a worker says when it is asked where it is, is told, too."""
+    bench.start(failing("hang"), Limits(hang=2.0))
+    bench.end()
+    assert "in spin (failing)" in "\n".join(bench.said)
 
 
 def test_words_without_end(bench: Bench) -> None:

@@ -5,6 +5,8 @@
 * ``line_program`` -- the sweep through a DWARF line program
 * ``info`` -- the units of an executable and the addresses that they resolve
 * ``tables`` -- the tables that the page receives
+* ``functions`` -- the functions of an executable that have points
+* ``history`` -- how the coverage grew, and ``history_file`` -- where that is kept
 * ``coverage_map`` -- all of it for one executable, with its entry points
 * ``queue`` -- messages of the fuzz workers, and the thread that works through them
 """

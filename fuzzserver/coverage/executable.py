@@ -9,6 +9,8 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -17,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 from fuzzserver.errors import CoverageFileError, ExecutableError
 from fuzzserver.files import open_regular
 
-__all__ = ["Executable", "check_match"]
+__all__ = ["Executable", "FileState", "check_match"]
 
 PCS_SECTION = "__sancov_pcs1"
 """Where Zig's ``-ffuzz`` puts the addresses of the instrumented points: u64 each, unsorted."""
@@ -33,6 +35,7 @@ RELATIVE_RELOCATION = {"EM_X86_64": 8, "EM_AARCH64": 1027}
 
 PF_X = 1
 STT_FUNC = 2
+SHN_UNDEF = 0
 MAX_STRAYS = 16
 """So many PCs outside the code may be an oddity; more, among few others, are another executable's."""
 
@@ -43,7 +46,23 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _TEST_NAME = re.compile(rb"\.(?:decl)?test(?:\.|_\d+\Z)", re.DOTALL)
 """Within ``main.test.fuzz sum``, ``main.decltest.parse``, ``main.S.test_0``."""
 
-_PRODUCER = re.compile(rb"\bzig (\d+\.\d+\.\d+[^\0]*)\0")
+_PRODUCER = re.compile(rb"zig (?<=\bzig )(\d+\.\d+\.\d+[^\0]*)\0")
+"""It begins with plain characters, for which ``re`` looks much faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What tells a file from another that takes its place, or from itself after a change."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> FileState:
+        """The state that ``os.stat`` has found."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 class Executable:
@@ -56,6 +75,8 @@ class Executable:
             self._file = os.fdopen(open_regular(path), "rb")
         except OSError as error:
             raise ExecutableError(f"cannot open executable '{path}': {error.strerror}") from error
+        self.state = FileState.of(os.fstat(self._file.fileno()))
+        """The file as it was when it was opened."""
         try:
             self._check_header()
             self._elf = ELFFile(self._file)
@@ -151,22 +172,23 @@ class Executable:
             if start <= place < end and each == kind:
                 addrs[(place - start) // 8] = addend
 
+    def function_symbols(self) -> Iterator[tuple[int, int, bytes]]:
+        """Address, size (0 if nobody told) and name of each function, unordered; none if it is stripped."""
+        if not (self.has_section(".symtab") and self.has_section(".strtab")):
+            return
+        table, names = self.section_data(".symtab"), self.section_data(".strtab")
+        for name, info, _, section, value, size in _SYMBOL.iter_unpack(table[: len(table) // 24 * 24]):
+            if info & 0xF == STT_FUNC and section != SHN_UNDEF:
+                yield value, size, names[name : names.find(b"\0", name)]
+
     def test_symbols(self) -> dict[str, int]:
         """Name and address of each test function; empty if the executable is stripped.
 
         The symbol of a test is its name as the test runner tells it, in all of Zig 0.14 to 0.17. What
         is declared inside a test is among them (``main.test.fuzz sum.Context.testOne``).
         """
-        if not (self.has_section(".symtab") and self.has_section(".strtab")):
-            return {}
-        table, names = self.section_data(".symtab"), self.section_data(".strtab")
-        tests = {}
-        for name, info, _, _, value, _ in _SYMBOL.iter_unpack(table[: len(table) // 24 * 24]):
-            if info & 0xF == STT_FUNC:
-                text = names[name : names.find(b"\0", name)]
-                if _TEST_NAME.search(text):
-                    tests[os.fsdecode(text)] = value
-        return tests
+        symbols = self.function_symbols()
+        return {os.fsdecode(name): value for value, _, name in symbols if _TEST_NAME.search(name)}
 
     @property
     def has_fuzzer(self) -> bool:
@@ -185,14 +207,14 @@ class Executable:
         ordered = sorted(set(pcs) - {PLACEHOLDER_PC})
         outside = []
         position = 0
-        for start, end in sorted(self._code_ranges()):
+        for start, end in sorted(self.code_ranges()):
             first = bisect_left(ordered, start, position)
             outside += ordered[position:first]
             position = bisect_left(ordered, end, first)
         return outside + ordered[position:]
 
-    def _code_ranges(self) -> list[tuple[int, int]]:
-        """Addresses of the segments that are executed. Unlike sections, no file goes without."""
+    def code_ranges(self) -> list[tuple[int, int]]:
+        """Start and end of each segment that is executed. Unlike sections, no file goes without."""
         try:
             return [
                 (int(segment["p_vaddr"]), int(segment["p_vaddr"] + segment["p_memsz"]))

@@ -11,7 +11,7 @@ import logging
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from io import BytesIO
 
@@ -26,9 +26,12 @@ from fuzzserver.errors import DebugInfoError
 from fuzzserver.step import SourcePath
 from fuzzserver.wire.abi import FileIndex, SourceLocation
 
-__all__ = ["Info", "compilation_folder"]
+__all__ = ["Info", "Progress", "compilation_folder"]
 
 log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
 
 _SECTIONS = (
     "info",
@@ -89,17 +92,25 @@ class Info:
                 self._report(unit, "has no readable address ranges", error)
         self._ranges.sort(key=lambda item: item.start)
 
-    def resolve_addresses(self, sorted_pcs: array[int], coverage: Coverage) -> array[int]:
+    def resolve_addresses(
+        self, sorted_pcs: array[int], coverage: Coverage, progress: Progress = lambda done, total: None
+    ) -> array[int]:
         """Source locations of ``sorted_pcs`` (ascending), three u32 each: file, line, column.
 
         Directories and files are added to ``coverage`` in the order in which they are first seen.
+        ``progress`` is told now and then how many of how many addresses are done.
         """
         locations = array("I", astuple(SourceLocation.INVALID)) * len(sorted_pcs)
         runs = list(self._runs(sorted_pcs))
         targets: dict[int, array[int]] = {}
         for run in runs:
             targets.setdefault(run.unit, array("Q")).extend(sorted_pcs[run.start : run.end])
-        resolved = {unit: self._resolve_unit(unit, pcs) for unit, pcs in targets.items()}
+        resolved: dict[int, _UnitLocations | None] = {}
+        behind = 0
+        for unit, pcs in targets.items():
+            resolved[unit] = self._resolve_unit(unit, pcs, _continued(progress, behind, len(sorted_pcs)))
+            behind += len(pcs)
+            progress(behind, len(sorted_pcs))
         done = dict.fromkeys(targets, 0)
         for run in runs:
             offset = done[run.unit]
@@ -140,12 +151,14 @@ class Info:
                 yield _Run(start, end, item.unit)
             position = end
 
-    def _resolve_unit(self, index: int, pcs: array[int]) -> _UnitLocations | None:
+    def _resolve_unit(
+        self, index: int, pcs: array[int], progress: Callable[[int], None]
+    ) -> _UnitLocations | None:
         program = self._line_program(index)
         if program is None:
             return None
         try:
-            return _UnitLocations(program, resolve_rows(program, pcs))
+            return _UnitLocations(program, resolve_rows(program, pcs, progress))
         except DebugInfoError as error:
             self._report(self.units[index], f"resolves none of its {len(pcs)} points", error)
             return None
@@ -219,6 +232,11 @@ def compilation_folder(executable: Executable) -> str | None:
     except Exception as error:
         log.warning("debug info of '%s' is damaged: %r", executable.path, error)
         return None
+
+
+def _continued(progress: Progress, behind: int, total: int) -> Callable[[int], None]:
+    """Tells the progress of one unit as that of the whole."""
+    return lambda count: progress(behind + count, total)
 
 
 def _dwarf_info(executable: Executable) -> DWARFInfo:

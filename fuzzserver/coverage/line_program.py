@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fuzzserver.errors import DebugInfoError
 
-__all__ = ["FileEntry", "LineProgram", "ResolvedRows", "resolve_rows"]
+__all__ = ["PROGRESS_STEP", "FileEntry", "LineProgram", "ResolvedRows", "resolve_rows"]
 
 U32_MAX = 0xFFFFFFFF
+PROGRESS_STEP = 1000
+"""Targets between two reports, some milliseconds of work."""
 _INFINITY = 1 << 65
 """Above every address."""
 
@@ -91,17 +94,20 @@ class _Tail:
     column: int
 
 
-def resolve_rows(program: LineProgram, targets: array[int]) -> ResolvedRows:
+def resolve_rows(
+    program: LineProgram, targets: array[int], progress: Callable[[int], None] = lambda done: None
+) -> ResolvedRows:
     """The row for each of ``targets``, which must be sorted ascending.
 
-    Raises DebugInfoError if the program is cut off or nonsensical.
+    ``progress`` is told now and then how many targets lie behind. Raises DebugInfoError if the program
+    is cut off or nonsensical.
     """
     if program.line_range == 0 or program.opcode_base == 0:
         raise DebugInfoError(
             f"line program with line_range {program.line_range} and opcode_base {program.opcode_base}"
         )
     try:
-        return _sweep(program, targets)
+        return _sweep(program, targets, progress)
     except IndexError:
         raise DebugInfoError(
             f"line program at 0x{program.start:x} runs beyond .debug_line ({len(program.data)} bytes)"
@@ -120,7 +126,7 @@ def _advances(program: LineProgram) -> tuple[list[int], list[int]]:
     return address_advance, line_advance
 
 
-def _sweep(program: LineProgram, targets: array[int]) -> ResolvedRows:
+def _sweep(program: LineProgram, targets: array[int], progress: Callable[[int], None]) -> ResolvedRows:
     # One long loop on purpose: it runs once for each opcode, of which a large executable has tens
     # of millions, and a call for each would double its time. Locals are the state machine's registers.
     data, position, end = program.data, program.start, program.end
@@ -142,6 +148,7 @@ def _sweep(program: LineProgram, targets: array[int]) -> ResolvedRows:
     # The first target that is not below the latest row.
     next_index = 0
     next_target = targets[0] if count else _INFINITY
+    next_report = PROGRESS_STEP
 
     while position < end:
         opcode = data[position]
@@ -219,6 +226,9 @@ def _sweep(program: LineProgram, targets: array[int]) -> ResolvedRows:
                     out.column[next_index] = row_column if row_column <= U32_MAX else U32_MAX
                 next_index += 1
                 next_target = targets[next_index] if next_index < count else _INFINITY
+            if next_index >= next_report:
+                next_report = next_index + PROGRESS_STEP
+                progress(next_index)
         row_address, row_file, row_line, row_column = address, file, line, column
 
     if row_address >= 0:

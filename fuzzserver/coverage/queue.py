@@ -1,8 +1,8 @@
 """Messages of the fuzz workers, and the thread that turns them into coverage maps.
 
 *Runs on* the thread ``coverage``. *Takes* ``CoverageMsg`` and ``EntryPointMsg``, posted from any
-thread. *Gives* coverage maps to all who wait for them. (Zig: ``msg_queue``, ``coverage_files`` and
-``coverageRun`` of ``WebServer``.)
+thread. *Gives* coverage maps to all who wait for them; the thread ``history`` follows how they fill.
+(Zig: ``msg_queue``, ``coverage_files`` and ``coverageRun`` of ``WebServer``.)
 """
 
 import logging
@@ -17,9 +17,21 @@ from fuzzserver.errors import FuzzServerError
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import coverage_file_name
 
-__all__ = ["CoverageFiles", "CoverageMsg", "EntryPointMsg", "Msg", "MsgQueue", "coverage_run"]
+__all__ = [
+    "CoverageFiles",
+    "CoverageMsg",
+    "EntryPointMsg",
+    "Loading",
+    "Msg",
+    "MsgQueue",
+    "coverage_run",
+    "history_run",
+]
 
 log = logging.getLogger(__name__)
+
+RECORD_INTERVAL = 0.5
+"""Seconds between two entries into the histories: how exact times of first coverage are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,22 @@ class EntryPointMsg:
 
 
 Msg = CoverageMsg | EntryPointMsg
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Debug info that is being read, which may take seconds."""
+
+    name: str
+    """The step."""
+    done: int | None = None
+    """How many points have got their source locations; None before the first."""
+    total: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What goes on, as a sentence."""
+        return f"Reading the debug info of {self.name}"
 
 
 class MsgQueue:
@@ -90,8 +118,8 @@ class CoverageFiles:
         # The newest map of each target, in the order in which targets came.
         self._newest: dict[str, CoverageMap] = {}
         self._watchers: set[Callable[[], None]] = set()
-        self.loading: str | None = None
-        """The step whose debug info is being read, which may take seconds."""
+        self.loading: Loading | None = None
+        """What is on its way to become a map. Set by the coverage thread, without a call to watchers."""
 
     def get(self, coverage_id: int) -> CoverageMap | None:
         """The map with this id."""
@@ -103,19 +131,33 @@ class CoverageFiles:
         with self._lock:
             return next(iter(self._newest.values()), None)
 
+    def newest(self) -> list[CoverageMap]:
+        """The newest map of each target, in the order in which targets came."""
+        with self._lock:
+            return list(self._newest.values())
+
     def add(self, coverage_map: CoverageMap, run: FuzzRunStep) -> None:
-        """Publish a finished map, or say once more that it is the newest of its target."""
+        """Publish a finished map, or say once more that it is the newest of its target.
+
+        Called by one thread only.
+        """
         key = run.key or str(run.rebuilt_executable)
         with self._lock:
             if self._newest.get(key) is coverage_map:
                 return
             replaced = [self._newest.get(key), self._maps.get(coverage_map.coverage_id)]
-            self._maps[coverage_map.coverage_id] = coverage_map
-            self._newest[key] = coverage_map
         for old in replaced:
             # Nobody fuzzes the old build any more; each one would cost a file descriptor for each worker.
+            # It keeps its history before the new one looks for it: the id may be the same.
             if old is not None and old is not coverage_map:
                 old.close()
+        if replaced[0] is None:
+            coverage_map.begin_history("start", f"The server began to follow {run.name}")
+        else:
+            coverage_map.begin_history("build", f"{run.name} was built anew")
+        with self._lock:
+            self._maps[coverage_map.coverage_id] = coverage_map
+            self._newest[key] = coverage_map
         self.notify()
 
     def add_entry_point(self, coverage_id: int, addr: int) -> bool:
@@ -208,9 +250,13 @@ def _on_coverage(
         coverage_files.add(coverage_map, msg.run)
         coverage_map.add_coverage_file(msg.run.coverage_file_path(msg.coverage_id, msg.cache_root))
         return
-    coverage_files.loading = msg.run.name
+
+    def progress(done: int, total: int) -> None:
+        coverage_files.loading = Loading(msg.run.name, done, total)
+
+    coverage_files.loading = Loading(msg.run.name)
     try:
-        coverage_map = prepare_tables(msg.run, msg.coverage_id, now(), msg.cache_root)
+        coverage_map = prepare_tables(msg.run, msg.coverage_id, now(), msg.cache_root, progress)
     except FuzzServerError as error:
         note = f" ({kept} entry points wait for it)" if kept else ""
         raise FuzzServerError(
@@ -224,3 +270,16 @@ def _on_coverage(
     coverage_files.add(coverage_map, msg.run)
     files, points = coverage_map.coverage.files_len, coverage_map.source_locations_len
     log.info("step '%s': %d points in %d source files", msg.run.name, points, files)
+
+
+def history_run(coverage_files: CoverageFiles, stopped: threading.Event) -> None:
+    """Follow the coverage of what is fuzzed until ``stopped`` is set. *Runs on* the thread ``history``."""
+    failed: set[int] = set()
+    while not stopped.wait(RECORD_INTERVAL):
+        for coverage_map in coverage_files.newest():
+            try:
+                coverage_map.record()
+            except Exception:  # A fault of ours must not take the thread down with it, nor fill the log.
+                if coverage_map.coverage_id not in failed:
+                    failed.add(coverage_map.coverage_id)
+                    log.exception("cannot record the coverage of '%s'", coverage_map.executable)

@@ -5,7 +5,7 @@ In the order in which data flows:
 * ``build_zig``, ``printed_command``, ``build_output`` -- how the tests of a project are compiled
 * ``test_command``, ``build``, ``heartbeat`` -- from there to an executable
 * ``target`` -- a test executable over all its builds
-* ``turns``, ``worker``, ``test_run`` -- one process, and the life of one test over many of them
+* ``turns``, ``said``, ``worker``, ``test_run`` -- one process, and the life of one test over many of them
 * ``failure`` -- what the end of a worker means
 * ``recorder``, ``analysis``, ``reproducer`` -- findings; seeing a failure again, on a shorter input
 * ``watch`` -- when to build again

@@ -119,13 +119,13 @@ class Analysis:
             self._store.update(job.finding.id, lambda each: replace(each, reproduces=False, argv=argv))
             log.warning("finding %s does not reproduce in a process of its own", job.finding.id)
             return
-        stack = known.stack
+        stack, place = known.stack, known.place
         if not stack and (again := reproducer.run(data)) is not None:
             # Zig's fuzzer may have crashed instead of telling where it was; here is no fuzzer.
-            stack = again.stack
+            stack, place = again.stack, again.place
         self._store.update(
             job.finding.id,
-            lambda each: replace(each, reproduces=True, exact=True, argv=argv, stack=stack),
+            lambda each: replace(each, reproduces=True, exact=True, argv=argv, stack=stack, place=place),
             data,
         )
         log.info(

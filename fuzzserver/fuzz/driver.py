@@ -29,7 +29,7 @@ from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.fuzz.watch import SourceWatch
 from fuzzserver.fuzz.worker import FuzzTest
-from fuzzserver.status import TargetStatus, TestStatus
+from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import FoundTests
@@ -37,6 +37,8 @@ from fuzzserver.zig.test_runner import FoundTests
 __all__ = ["FuzzDriver"]
 
 log = logging.getLogger(__name__)
+
+FINDING_OUT = "Finding out how the tests are compiled ..."
 
 TELL_INTERVAL = 0.5
 """Seconds between two counts of runs that are told."""
@@ -97,20 +99,25 @@ class FuzzDriver:
         """
         self._built = time.time()
         self._audience.set_findings(self.findings)
-        self._audience.set_status("building", "Finding out how the tests are compiled ...")
-        commands = self._find_commands(self._children)
-        for command in commands:
-            self._targets[command.key] = FuzzTarget(command, self._audience.set_target)
-            self._targets[command.key].tell()
-        builds, found = self._build_all(commands)
+        self._audience.set_status("building", FINDING_OUT)
+        self._audience.set_progress(Progress(FINDING_OUT))
+        try:
+            commands = self._find_commands(self._children)
+            for command in commands:
+                self._targets[command.key] = FuzzTarget(command, self._audience.set_target)
+                self._targets[command.key].tell()
+            builds, found = self._build_all(commands)
+        finally:
+            self._audience.set_progress(None)
         if not builds:
             raise NoFuzzTests(commands, found)
         return select_tests(builds, self._options.tests)
 
     def _build_all(self, commands: Sequence[TestCommand]) -> tuple[list[Build], list[FoundTests]]:
         """Compile in parallel. Raises the first error if nothing could be built."""
+        progress = _BuildProgress(self._audience, len(commands))
         with ThreadPoolExecutor(max(1, self._options.jobs), "build") as pool:
-            futures = [pool.submit(self._build_one, command) for command in commands]
+            futures = [pool.submit(self._build_one, command, progress) for command in commands]
         builds: list[Build] = []
         found: list[FoundTests] = []
         errors: list[FuzzServerError] = []
@@ -134,14 +141,18 @@ class FuzzDriver:
                 log.error("%s", each)
         return builds, found
 
-    def _build_one(self, command: TestCommand) -> tuple[FoundTests, Build | None]:
+    def _build_one(self, command: TestCommand, progress: "_BuildProgress") -> tuple[FoundTests, Build | None]:
         target = self._targets[command.key]
 
         def say(text: str) -> None:
             target.set("building", text)
             self._audience.set_status("building", text)
+            progress.say(text)
 
-        return build_target(self._client, self._children, command, self._seed, say)
+        try:
+            return build_target(self._client, self._children, command, self._seed, say)
+        finally:
+            progress.one_more()
 
     # ------------------------------------------------------------------- fuzzing
 
@@ -189,6 +200,7 @@ class FuzzDriver:
             lambda msg: self._post(target, msg),
             target.tell,
             lambda end, failure, data: self._recorder.note(target.command, end, failure, data),
+            lambda text, level: self._audience.add_log(test.name, text, level),
         )
         target.add_run(run)
         run.note_findings(self._recorder.count(target.command, test.name))
@@ -255,10 +267,7 @@ class FuzzDriver:
         for command in commands:
             if command.key not in self._targets:
                 self._targets[command.key] = FuzzTarget(command, self._audience.set_target)
-        results = [
-            build_target(self._client, self._children, command, self._seed, lambda text: None)
-            for command in commands
-        ]
+        results = self._build_in_turn(commands)
         built = [build for _, build in results if build is not None]
         if not built:
             raise NoFuzzTests(commands, [found for found, _ in results])
@@ -272,6 +281,18 @@ class FuzzDriver:
             self._retire(self._targets[key], set())
         self._audience.set_status("fuzzing", f"Fuzzing the build of {time.strftime('%H:%M:%S')}.")
         return builds
+
+    def _build_in_turn(self, commands: Sequence[TestCommand]) -> list[tuple[FoundTests, Build | None]]:
+        """Compile one after the other, for the workers need the processors. Raises the first error."""
+        progress = _BuildProgress(self._audience, len(commands))
+        results = []
+        try:
+            for command in commands:
+                results.append(build_target(self._client, self._children, command, self._seed, progress.say))
+                progress.one_more()
+        finally:
+            self._audience.set_progress(None)
+        return results
 
     def _move(self, target: FuzzTarget, build: Build, tests: list[FuzzTest]) -> None:
         """Have the tests of a target go on with a new build."""
@@ -363,6 +384,29 @@ class FuzzDriver:
             if thread is not threading.current_thread():
                 thread.join()
         self._lock.release()
+
+
+class _BuildProgress:
+    """Tells how many targets are built, and what is being done. May be used from any thread."""
+
+    def __init__(self, audience: Audience, total: int) -> None:
+        self._audience = audience
+        self._total = total
+        # Guards ``_done`` and ``_text``, and keeps what is told in order.
+        self._lock = threading.Lock()
+        self._done = 0
+        self._text = ""
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            self._text = text
+            self._audience.set_progress(Progress(text, self._done, self._total))
+
+    def one_more(self) -> None:
+        """A target is built, or cannot be."""
+        with self._lock:
+            self._done += 1
+            self._audience.set_progress(Progress(self._text, self._done, self._total))
 
 
 ENDED = ("stopped", "failed")

@@ -47,6 +47,11 @@ class Failure:
     """The user's part of the trace: from where it failed to the function that is fuzzed, without std."""
 
     @property
+    def place(self) -> str:
+        """``path:line:column`` where the user's code was; empty if there was no trace of it."""
+        return "".join(f"{frame.path}:{frame.line}:{frame.column}" for frame in self.frames[:1])
+
+    @property
     def fingerprint(self) -> str:
         """An id for this finding: 12 hex digits, equal for equal places in equal sources.
 

@@ -8,7 +8,8 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import Msg
 from fuzzserver.findings import FindingStore
 from fuzzserver.fuzz.worker import Limits
-from fuzzserver.status import TargetStatus
+from fuzzserver.logbook import Level
+from fuzzserver.status import Progress, TargetStatus
 from fuzzserver.step import FuzzRunStep
 
 __all__ = ["Audience", "FuzzOptions"]
@@ -46,6 +47,12 @@ class Audience(Protocol):
 
     def set_status(self, state: str, text: str) -> None:
         """What the session does."""
+
+    def set_progress(self, progress: Progress | None) -> None:
+        """How far a build is; None when it is over."""
+
+    def add_log(self, source: str, text: str, level: Level = "info") -> None:
+        """A worker wrote this, or this has become of it; ``source`` is the name of its test."""
 
     def set_target(self, target: TargetStatus) -> None:
         """What a target does, in place of what was said before."""

@@ -51,6 +51,7 @@ class Recorder:
             stack=failure.stack,
             stderr=end.stderr[-MAX_STDERR:],
             build=command.to_json(),
+            place=failure.place,
         )
         count = self.count(command, end.test.name)
         if count >= MAX_FINDINGS and self._findings.get(finding.id) is None:

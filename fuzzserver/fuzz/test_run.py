@@ -17,6 +17,7 @@ from fuzzserver.errors import FuzzServerError, InputError
 from fuzzserver.fuzz.failure import Failure, FuzzerFault, Killed, failure_of
 from fuzzserver.fuzz.turns import Turn, Turns
 from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits, WorkerEnd
+from fuzzserver.logbook import Level
 from fuzzserver.status import TestStatus
 from fuzzserver.zig.process import ChildGroup
 
@@ -62,6 +63,8 @@ class FuzzTestRun:
     """Called when ``status`` has changed."""
     failed: Callable[[WorkerEnd, Failure, bytes], int]
     """Told of a failure and the input that the fuzzer tried; returns how many findings the test has now."""
+    say: Callable[[str, Level], None]
+    """Told what its workers write, and what becomes of them."""
     _status: TestStatus = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +168,7 @@ class FuzzTestRun:
             if end.status is None:  # It was not even started: the disk is full, perhaps, and may not stay so.
                 delay = LONGEST_DELAY
             self._set(state="crashed", text=f"{how}\nThe next worker starts in {delay:.2g} s.")
+            self.say(f"The next worker starts in {delay:.2g} s.", "info")
             if self._news.wait(delay):
                 deaths, delay = 0, FIRST_DELAY
                 self._news.clear()
@@ -193,6 +197,7 @@ class FuzzTestRun:
                     self.post,
                     lambda state: self._set(state=state, text=""),
                     self._look,
+                    lambda text: self.say(text, "info"),
                 )
             if self._stopping.is_set():
                 return None
@@ -227,9 +232,11 @@ class FuzzTestRun:
         """Report an end that nobody asked for; returns it in words."""
         result = _result(end)
         if isinstance(result, Failure):
+            text = f"Worker {end.how}: {result.message}"
+            self.say(text, "error")
             findings = self.failed(end, result, self.corpus.current_input())
             self._set(n_runs=end.total_runs, findings=findings)
-            return f"Worker {end.how}: {result.message}"  # The finding has the rest.
+            return text  # The finding has the rest.
         self._set(n_runs=end.total_runs)
         text = f"Worker {end.how}."
         if isinstance(result, FuzzerFault):

@@ -19,6 +19,7 @@ from typing import Literal
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import CoverageFileError, MessageError
+from fuzzserver.fuzz.said import SaidLines
 from fuzzserver.fuzz.turns import Turn
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.messages import ClientTag, Message, MessageReader, ServerTag, client_message, parse_u64
@@ -99,6 +100,8 @@ class FuzzWorker:
     """Told ``fuzzing`` or ``waiting``, when that changes."""
     look: Callable[[], None]
     """Called some times a second, for whoever wants to see what the fuzzer has written."""
+    said: Callable[[str], None]
+    """Told what it writes on stderr, some lines at a time; not all if there are too many."""
     total_runs: int = field(default=0, init=False)
     """Kept up to date while it runs."""
 
@@ -106,6 +109,7 @@ class FuzzWorker:
         self._asked = threading.Event()
         self._child: PipedChild | None = None
         self._stderr = KeptOutput(MAX_STDERR)
+        self._said = SaidLines(self.said)
         self._coverage: SeenPcs | None = None
         self._coverage_id: int | None = None
         self._start_runs = 0
@@ -137,6 +141,7 @@ class FuzzWorker:
                 status = child.wait()
             self._count()
         finally:
+            self._said.close()
             if self._coverage is not None:
                 self._coverage.close()
         return WorkerEnd(
@@ -158,7 +163,7 @@ class FuzzWorker:
         next_look = self._last_progress = time.monotonic()
         for name, data in child.output(idle=TICK):
             if name == "stderr":
-                self._stderr += data
+                self._hear(data)
                 self._spoke = self._spoke or time.monotonic()
             elif name == "stdout" and not self._deaf:
                 try:
@@ -175,6 +180,7 @@ class FuzzWorker:
             if time.monotonic() < next_look:
                 continue
             next_look = time.monotonic() + TICK
+            self._said.tick()
             self._count()
             self.look()
             if self.limits.memory < (used := child.resident_bytes):
@@ -191,6 +197,10 @@ class FuzzWorker:
             child.kill()
             return "protocol", "closed its output and was ended"
         return "ended", ""
+
+    def _hear(self, data: bytes) -> None:
+        self._stderr += data
+        self._said.feed(data)
 
     @property
     def _memory_limit(self) -> str:
@@ -251,7 +261,7 @@ class FuzzWorker:
         deadline = time.monotonic() + STACK_WAIT
         for name, data in child.output(idle=TICK):
             if name == "stderr":
-                self._stderr += data
+                self._hear(data)
             if time.monotonic() > deadline or self._asked.is_set():
                 break
         child.kill()
@@ -259,6 +269,7 @@ class FuzzWorker:
     def _pause(self, child: PipedChild) -> bool:
         """Let another worker have the turn; False if there will be no other turn for this one."""
         child.kill(signal.SIGSTOP)
+        self._said.close()
         paused = time.monotonic()
         self.turn.give_back()
         self.set_state("waiting")

@@ -18,14 +18,14 @@ import json
 import re
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fuzzserver.corpus import Corpus
 from fuzzserver.errors import InputError
 from fuzzserver.findings import FindingStore
+from fuzzserver.web.answer import Answer
 
-__all__ = ["FuzzData", "FuzzSite", "fuzz_data"]
+__all__ = ["FuzzSite", "fuzz_data"]
 
 
 class FuzzSite(Protocol):
@@ -44,16 +44,7 @@ class FuzzSite(Protocol):
         """The corpora of all tests."""
 
 
-@dataclass(frozen=True, slots=True)
-class FuzzData:
-    """The answer to one request."""
-
-    content_type: str
-    content: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def fuzz_data(site: FuzzSite, path: str) -> FuzzData | None:
+def fuzz_data(site: FuzzSite, path: str) -> Answer | None:
     """The answer to a request for ``path``; None if there is nothing. InputError if it cannot be read."""
     for pattern, answer in ROUTES:
         match = re.fullmatch(pattern, path)
@@ -62,28 +53,28 @@ def fuzz_data(site: FuzzSite, path: str) -> FuzzData | None:
     return None
 
 
-def _targets(site: FuzzSite) -> FuzzData:
+def _targets(site: FuzzSite) -> Answer:
     return _json({"targets": site.status()["targets"]})
 
 
-def _findings(site: FuzzSite) -> FuzzData:
+def _findings(site: FuzzSite) -> Answer:
     return _json({"findings": site.status()["findings"]})
 
 
-def _finding(site: FuzzSite, finding_id: str) -> FuzzData | None:
+def _finding(site: FuzzSite, finding_id: str) -> Answer | None:
     store = site.findings()
     details = None if store is None else store.details(finding_id)
     return None if details is None else _json(details)
 
 
-def _finding_input(site: FuzzSite, finding_id: str) -> FuzzData | None:
+def _finding_input(site: FuzzSite, finding_id: str) -> Answer | None:
     store = site.findings()
     if store is None or store.get(finding_id) is None:
         return None
     return _download(store.input(finding_id), f"{finding_id}.input")
 
 
-def _corpora(site: FuzzSite) -> FuzzData:
+def _corpora(site: FuzzSite) -> Answer:
     answer = []
     for index, corpus in enumerate(site.corpora()):
         inputs = corpus.inputs()
@@ -100,7 +91,7 @@ def _corpora(site: FuzzSite) -> FuzzData:
     return _json({"corpora": answer})
 
 
-def _corpus_input(site: FuzzSite, index: str, number: str) -> FuzzData | None:
+def _corpus_input(site: FuzzSite, index: str, number: str) -> Answer | None:
     corpus = _corpus(site, index)
     if corpus is None:
         return None
@@ -110,7 +101,7 @@ def _corpus_input(site: FuzzSite, index: str, number: str) -> FuzzData | None:
         return None
 
 
-def _corpus_tar(site: FuzzSite, index: str) -> FuzzData | None:
+def _corpus_tar(site: FuzzSite, index: str) -> Answer | None:
     corpus = _corpus(site, index)
     if corpus is None:
         return None
@@ -132,17 +123,17 @@ def _corpus(site: FuzzSite, index: str) -> Corpus | None:
     return corpora[int(index)] if int(index) < len(corpora) else None
 
 
-def _json(value: object) -> FuzzData:
-    return FuzzData("application/json", json.dumps(value).encode())
+def _json(value: object) -> Answer:
+    return Answer("application/json", json.dumps(value).encode())
 
 
-def _download(content: bytes, name: str, content_type: str = "application/octet-stream") -> FuzzData:
+def _download(content: bytes, name: str, content_type: str = "application/octet-stream") -> Answer:
     # An input may be a page with a script in it: no browser may take it for one of ours.
     disposition = ("content-disposition", f'attachment; filename="{name}"')
-    return FuzzData(content_type, content, (disposition, ("x-content-type-options", "nosniff")))
+    return Answer(content_type, content, (disposition, ("x-content-type-options", "nosniff")))
 
 
-ROUTES: tuple[tuple[str, Callable[..., FuzzData | None]], ...] = (
+ROUTES: tuple[tuple[str, Callable[..., Answer | None]], ...] = (
     (r"/targets\.json", _targets),
     (r"/findings\.json", _findings),
     (r"/findings/([0-9a-f]{1,64})\.json", _finding),

@@ -6,6 +6,7 @@
 
 import contextlib
 import logging
+import re
 import socket
 import socketserver
 import sys
@@ -23,14 +24,18 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
 from fuzzserver.corpus import Corpus
+from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
 from fuzzserver.findings import FindingStore
+from fuzzserver.logbook import LogBook
 from fuzzserver.step import SourcePath
+from fuzzserver.web.answer import Answer
 from fuzzserver.web.fuzz_data import fuzz_data
+from fuzzserver.web.map_data import MapData, coverage_id_of
+from fuzzserver.web.news import News
 from fuzzserver.web.session import SUBPROTOCOL, Session
 from fuzzserver.web.sources_tar import write_sources_tar
-from fuzzserver.wire.abi import coverage_file_name
 
 __all__ = ["HttpServer", "Site"]
 
@@ -46,11 +51,27 @@ FILES = {
     "/debug/": ("index.html", "text/html"),
     "/main.js": ("main.js", "application/javascript"),
     "/debug/main.js": ("main.js", "application/javascript"),
-    "/style.css": ("style.css", "text/css"),
-    "/debug/style.css": ("style.css", "text/css"),
 }
+"""What every page consists of. Ours has more files, which are served by their names."""
+PAGE_FILE = re.compile(r"(?:/debug)?/([a-z_]+\.(?:js|css))")
 WASM = {"/main.wasm": "ReleaseFast", "/debug/main.wasm": "Debug"}
 SOURCES = ("/sources.tar", "/debug/sources.tar")
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+"""All that our own page needs. What findings and logs hold is nothing that a browser may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,8 @@ class Site:
 
     lib_dir: Path
     """The page's files lie in its ``fuzzer/web/``."""
+    own_page: bool
+    """Whether that is our page. Others may do what we forbid ours."""
     build_wasm: Callable[[str], Path]
     """Builds the page's wasm in an optimize mode, ``Debug`` or ``ReleaseFast``."""
     sources: Callable[[], list[SourcePath]]
@@ -67,6 +90,9 @@ class Site:
     """The server's clock, in nanoseconds."""
     status: Callable[[], dict[str, Any]]
     """What goes on, for JSON: ``state``, ``text``, ``targets`` and ``findings``."""
+    details: Callable[[CoverageMap | None], dict[str, Any]]
+    """Further fields for clients that are shown this map, for JSON."""
+    log_book: LogBook
     findings: Callable[[], FindingStore | None]
     corpora: Callable[[], list[Corpus]]
 
@@ -84,6 +110,7 @@ class HttpServer(ThreadingHTTPServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.site = site
+        self.map_data = MapData(site.coverage_files)
         # Guards ``_connections``, ``_sessions`` and ``_stopping``.
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
@@ -196,14 +223,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         try:
             if path in FILES:
-                name, content_type = FILES[path]
-                self._serve_file(self.server.site.lib_dir / "fuzzer" / "web" / name, content_type)
+                self._serve_file(self._page_folder / FILES[path][0], FILES[path][1])
+            elif (page_file := PAGE_FILE.fullmatch(path)) is not None:
+                self._serve_page_file(page_file[1])
             elif path in WASM:
                 self._serve_file(self.server.site.build_wasm(WASM[path]), "application/wasm")
             elif path in SOURCES:
                 self._serve_sources_tar()
-            elif (data := fuzz_data(self.server.site, path.removeprefix("/debug"))) is not None:
-                self._respond(HTTPStatus.OK, data.content_type, data.content, CACHE_CONTROL, *data.headers)
+            elif (answer := self._answer(path.removeprefix("/debug"))) is not None:
+                headers = (CACHE_CONTROL, *answer.headers)
+                self._respond(answer.status, answer.content_type, answer.content, *headers)
             else:
                 self._respond(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
         except FuzzServerError as error:
@@ -213,14 +242,27 @@ class Handler(BaseHTTPRequestHandler):
             body = str(error).encode("utf-8", "backslashreplace")
             self._respond(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", body)
 
+    def _answer(self, path: str) -> Answer | None:
+        """What was found, or a part of a coverage map."""
+        return fuzz_data(self.server.site, path) or self.server.map_data.answer(path)
+
+    @property
+    def _page_folder(self) -> Path:
+        return self.server.site.lib_dir / "fuzzer" / "web"
+
+    def _serve_page_file(self, name: str) -> None:
+        """A further script or style sheet, of which Zig's own page has none."""
+        path = self._page_folder / name
+        if path.is_file():
+            self._serve_file(path, "text/css" if name.endswith(".css") else "application/javascript")
+        else:
+            self._respond(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
+
     def _serve_file(self, path: Path, content_type: str) -> None:
         """Read at each request, so that an edit of the page shows on reload."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            if path.name == "style.css":  # Zig's own page has none.
-                self._respond(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
-                return
             raise FuzzServerError(f"failed to read '{path}': no such file") from None
         except OSError as error:
             raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error
@@ -257,6 +299,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Whatever is sent, it is sent under the rules of the page."""
+        if self.server.site.own_page:
+            self.send_header("content-security-policy", CONTENT_SECURITY_POLICY)
+        super().end_headers()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what the base class refuses: in plain text, and 405 for methods that nobody has."""
@@ -304,7 +352,7 @@ class Handler(BaseHTTPRequestHandler):
             coverage_files=site.coverage_files,
             now=site.now,
             target=_target(self.path),
-            status=site.status if subprotocol is not None else None,
+            news=None if subprotocol is None else News(site.status, site.details, site.log_book),
         )
         with self.server.session(session):
             session.run(received)
@@ -327,8 +375,5 @@ def _target(request_target: str) -> int | None:
     values = parse_qs(urlsplit(request_target).query, keep_blank_values=True).get("target")
     if not values:
         return None
-    try:
-        coverage_id = int.from_bytes(bytes.fromhex(values[-1]), "little")
-        return coverage_id if coverage_file_name(coverage_id) == values[-1].lower() else -1
-    except (ValueError, OverflowError):
-        return -1
+    coverage_id = coverage_id_of(values[-1])
+    return -1 if coverage_id is None else coverage_id

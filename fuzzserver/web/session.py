@@ -1,19 +1,17 @@
 """One WebSocket client: what it was sent, and what it must be sent next (Zig: ``serveWebSocket``).
 
-*Runs on* the client's connection thread. *Takes* the coverage files and the server's status.
+*Runs on* the client's connection thread. *Takes* the coverage files and news of what goes on.
 *Gives* messages, at the client's pace: a new update is not made before the last one has left, so a
 client that reads slowly gets fewer and newer updates, and one that does not read costs one message
 of memory and nobody else's time.
 """
 
-import json
 import os
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from wsproto import WSConnection
 from wsproto.events import (
@@ -26,15 +24,21 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
-from fuzzserver.coverage.coverage_map import CoverageMap, coverage_update_message
+from fuzzserver.coverage.coverage_map import (
+    CoverageMap,
+    coverage_delta_message,
+    coverage_update_message,
+)
+from fuzzserver.coverage.history import Cursor
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
-from fuzzserver.wire.abi import CurrentTime, coverage_file_name
+from fuzzserver.web.news import News
+from fuzzserver.wire.abi import CurrentTime
 
 __all__ = ["SUBPROTOCOL", "Session"]
 
 SUBPROTOCOL = "fuzzserver"
-"""A client that asks for it gets the server's status as JSON text, besides Zig's messages."""
+"""A client that asks for it gets what goes on as JSON text, and messages that Zig's page does not know."""
 
 UPDATE_INTERVAL = 0.5
 """Seconds between two looks at the coverage file, as in Zig."""
@@ -59,18 +63,18 @@ class Session:
         coverage_files: CoverageFiles,
         now: Callable[[], int],
         target: int | None,
-        status: Callable[[], dict[str, Any]] | None,
+        news: News | None,
     ) -> None:
         """Args:
         target: the coverage id of the map to send; None for the first target's newest one.
-        status: gives what goes on; None for clients that know nothing beyond Zig's messages.
+        news: what goes on; None for clients that know nothing beyond Zig's messages.
         """
         self._connection = connection
         self._web_socket = web_socket
         self._coverage_files = coverage_files
         self._now = now
         self._target = target
-        self._status = status
+        self._news = news
         self._out = memoryview(b"")
         self._closing_at: float | None = None
         self._next_look = 0.0
@@ -87,8 +91,7 @@ class Session:
         self._sent_map: CoverageMap | None = None
         self._sent_snapshot: SeenPcsSnapshot | None = None
         self._sent_entry_points: tuple[int, ...] = ()
-        self._sent_status: str | None = None
-        self._sent_findings: list[dict[str, Any]] = []
+        self._sent_history: Cursor | None = None
 
     def wake(self) -> None:
         """Something has changed: look now. From any thread."""
@@ -178,7 +181,9 @@ class Session:
         """Send what the client has not seen yet, in the order that Zig's page relies on."""
         self._next_look = time.monotonic() + UPDATE_INTERVAL
         coverage_map = self._wanted_map()
-        self._send_status(coverage_map)
+        if self._news is not None:
+            for text in self._news.texts(coverage_map):
+                self._send(TextMessage(text))
         if coverage_map is None:
             return
         if coverage_map is not self._sent_map:
@@ -186,37 +191,32 @@ class Session:
             self._sent_map = coverage_map
             self._sent_snapshot = None
             self._sent_entry_points = ()
+            self._sent_history = None
         snapshot = coverage_map.read()
         if snapshot != self._sent_snapshot:
-            self._send(BytesMessage(coverage_update_message(snapshot)))
+            self._send(BytesMessage(self._update_message(snapshot)))
             self._sent_snapshot = snapshot
         entry_points = coverage_map.entry_points
         if entry_points != self._sent_entry_points:
             self._send(BytesMessage(coverage_map.entry_points_message()))
             self._sent_entry_points = entry_points
+        if self._news is not None:
+            self._sent_history, _, history = coverage_map.history.since(self._sent_history)
+            if history is not None:
+                self._send(BytesMessage(history))
+
+    def _update_message(self, snapshot: SeenPcsSnapshot) -> bytes:
+        """What says the client how far coverage is now: what is new of it, where that is shorter."""
+        if self._news is not None and self._sent_snapshot is not None:
+            delta = coverage_delta_message(self._sent_snapshot, snapshot, time.time())
+            if delta is not None:
+                return delta
+        return coverage_update_message(snapshot)
 
     def _wanted_map(self) -> CoverageMap | None:
         if self._target is None:
             return self._coverage_files.first()
         return self._coverage_files.get(self._target)
-
-    def _send_status(self, coverage_map: CoverageMap | None) -> None:
-        if self._status is None:
-            return
-        shown = {
-            "start_n_runs": None if coverage_map is None else coverage_map.start_n_runs,
-            "target": None if coverage_map is None else coverage_file_name(coverage_map.coverage_id),
-        }
-        status = self._status() | shown
-        # Findings are many and change seldom; counts of runs change all the time.
-        findings = status.pop("findings")
-        text = json.dumps(status)
-        if text != self._sent_status:
-            self._send(TextMessage(text))
-            self._sent_status = text
-        if findings != self._sent_findings:
-            self._send(TextMessage(json.dumps({"findings": findings})))
-            self._sent_findings = findings
 
     def _send_pong(self) -> None:
         """Answer the latest ping. A client that pings and does not read must not fill our memory."""

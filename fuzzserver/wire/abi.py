@@ -2,22 +2,28 @@
 
 All integers are little-endian. One WebSocket message to the page is one header of this module and
 what its ``Trailing:`` list names. Sizes and offsets are those of 64-bit targets; the tests ask the
-compiler for each.
+compiler for each. The messages of ``OwnTag`` are ours alone: Zig knows nothing of them. All that is sent,
+texts included, is described in ``docs/protocol.md``.
 """
 
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, NewType, Self
+from typing import Any, ClassVar, NewType, Self
 
 from fuzzserver.errors import CoverageFileError, MessageError
 
 __all__ = [
+    "CoverageDeltaHeader",
     "CoverageUpdateHeader",
     "CurrentTime",
     "EntryPointHeader",
     "File",
     "FileIndex",
+    "HistoryHeader",
+    "HistorySample",
+    "OwnTag",
+    "PointsHeader",
     "SeenPcsHeader",
     "SourceIndexHeader",
     "SourceLocation",
@@ -46,6 +52,16 @@ class ToClientTag(IntEnum):
     ENTRY_POINTS = 3
 
 
+class OwnTag(IntEnum):
+    """First byte of each message of our own. Only clients that asked for our subprotocol, or for the
+    points over HTTP, get any: Zig's page stops at a tag that it does not know.
+    """
+
+    COVERAGE_DELTA = 16
+    HISTORY = 17
+    POINTS = 18
+
+
 def seen_elems_len(pcs_len: int) -> int:
     """How many 64-bit words hold one bit for each of ``pcs_len`` PCs."""
     return (pcs_len + BITS_PER_ELEM - 1) // BITS_PER_ELEM
@@ -56,13 +72,13 @@ def coverage_file_name(coverage_id: int) -> str:
     return coverage_id.to_bytes(8, "little").hex()
 
 
-def _unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[int, ...]:
+def _unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[Any, ...]:
     if len(data) < layout.size:
         raise MessageError(f"{name} needs {layout.size} bytes, got {len(data)}")
     return layout.unpack_from(data)
 
 
-def _check_tag(got: int, want: ToClientTag) -> None:
+def _check_tag(got: int, want: ToClientTag | OwnTag) -> None:
     if got != want:
         raise MessageError(f"expected message tag {want:d} ({want.name.lower()}), got {got}")
 
@@ -218,6 +234,119 @@ class EntryPointHeader:
     def serialize(self) -> bytes:
         """The header's 4 bytes."""
         return self.LAYOUT.pack(ToClientTag.ENTRY_POINTS | self.locs_len << 8)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageDeltaHeader:
+    """Head of the message that takes the place of a ``coverage_update`` if little has changed.
+
+    It means: all bits that the client has stay set, and these are set besides.
+
+    Trailing:
+    * u32 index of a newly covered source location for each ``new_len``, ascending
+    """
+
+    new_len: int
+    n_runs: int
+    unique_runs: int
+    time: float
+    """When the bits were read, in seconds since 1970."""
+
+    LAYOUT: ClassVar = struct.Struct("<B3xIQQd")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the 32 bytes of the header."""
+        tag, *fields = _unpack(cls.LAYOUT, data, cls.__name__)
+        _check_tag(tag, OwnTag.COVERAGE_DELTA)
+        return cls(*fields)
+
+    def serialize(self) -> bytes:
+        """The header's 32 bytes."""
+        return self.LAYOUT.pack(OwnTag.COVERAGE_DELTA, self.new_len, self.n_runs, self.unique_runs, self.time)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryHeader:
+    """Head of the message that says how the numbers grew.
+
+    Trailing:
+    * ``HistorySample`` for each ``samples_len``, in the order of their times
+    """
+
+    whole: bool
+    """Whether the samples take the place of those sent before, or follow them."""
+    samples_len: int
+
+    LAYOUT: ClassVar = struct.Struct("<B?2xI")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the 8 bytes of the header."""
+        tag, *fields = _unpack(cls.LAYOUT, data, cls.__name__)
+        _check_tag(tag, OwnTag.HISTORY)
+        return cls(*fields)
+
+    def serialize(self) -> bytes:
+        """The header's 8 bytes."""
+        return self.LAYOUT.pack(OwnTag.HISTORY, self.whole, self.samples_len)
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySample:
+    """The numbers as they were at one moment."""
+
+    time: float
+    """Seconds since 1970."""
+    n_runs: int
+    unique_runs: int
+    covered: int
+    """How many points were covered."""
+    flags: int = 0
+
+    LAYOUT: ClassVar = struct.Struct("<dQQII")
+    START: ClassVar = 1
+    """Flag: nobody looked between the sample before and this one, so no line leads from there."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read 32 bytes."""
+        return cls(*_unpack(cls.LAYOUT, data, cls.__name__))
+
+    def serialize(self) -> bytes:
+        """32 bytes."""
+        return self.LAYOUT.pack(self.time, self.n_runs, self.unique_runs, self.covered, self.flags)
+
+
+@dataclass(frozen=True, slots=True)
+class PointsHeader:
+    """Head of the answer that tells the details of all points of one coverage map.
+
+    Trailing:
+    * address: u64 for each ``points_len``
+    * time of first coverage: u32 for each ``points_len``, in seconds since 1970;
+      0 if it is not covered, 1 if it was covered before anybody looked
+    * function: u32 for each ``points_len``, 0xffffffff if none is known
+    * name: u32 offset into the string bytes for each ``functions_len``
+    * u8 for each ``string_bytes_len``: names, each with a NUL at its end
+    """
+
+    points_len: int
+    functions_len: int
+    string_bytes_len: int
+
+    LAYOUT: ClassVar = struct.Struct("<B3xIII")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the 16 bytes of the header."""
+        tag, *fields = _unpack(cls.LAYOUT, data, cls.__name__)
+        _check_tag(tag, OwnTag.POINTS)
+        return cls(*fields)
+
+    def serialize(self) -> bytes:
+        """The header's 16 bytes."""
+        return self.LAYOUT.pack(OwnTag.POINTS, self.points_len, self.functions_len, self.string_bytes_len)
 
 
 @dataclass(frozen=True, slots=True)

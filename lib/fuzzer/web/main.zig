@@ -1,26 +1,33 @@
-//! The half of the page that reads bytes: it parses the server's messages and
-//! its tar of sources, and answers the questions that main.js asks in order to
-//! draw. It knows nothing of the document.
+//! The half of the page that reads bytes: it parses the server's messages and sources, and
+//! answers the questions that JavaScript asks in order to draw. It knows nothing of the document.
 //!
-//! Bytes arrive in one place: main.js asks `inbox` for room, fills it, and calls
-//! `receive` for a message or `unpack` for a tar. Both keep the buffer instead
-//! of copying it when its content is worth keeping.
+//! Bytes arrive in one place: JavaScript asks `inbox` for room, fills it, and calls `receive` for
+//! a message, `unpack` for a tar, `openSource` for a source, or lists something that is filtered
+//! by a text. What is worth keeping is kept in the buffer it came in.
 //!
-//! Nothing from outside is believed before it is measured: a message of the
-//! wrong length is refused as a whole, and a number that points nowhere (a file
-//! without a directory, a location without a file) is shown as such. A trap here
-//! would leave the page dead until it is reloaded.
+//! Nothing from outside is believed before it is measured: a message of the wrong length is
+//! refused as a whole, and a number that points nowhere (a file without a directory, a location
+//! without a file) is shown as such. A trap here would leave the page dead until it is reloaded.
 //!
-//! A slice that is handed to main.js stays valid until the next call.
+//! A slice that is handed out stays valid until the next call. An answer that is an index is
+//! 0xffffffff if there is none, where nothing else is said.
 
 const std = @import("std");
-const Ast = std.zig.Ast;
-const Coverage = std.debug.Coverage;
 const abi = std.Build.Fuzz.abi;
-const gpa = std.heap.wasm_allocator;
-
-const Walk = @import("Walk");
-const html_render = @import("html_render");
+const assets = @import("assets.zig");
+const lists = @import("lists.zig");
+const memory = @import("memory.zig");
+const Marks = @import("marks.zig");
+const Coverage = @import("coverage.zig");
+const History = @import("history.zig");
+const Index = @import("index.zig");
+const Points = @import("points.zig");
+const Source = @import("source.zig");
+const Speed = @import("speed.zig");
+const Tar = @import("tar.zig");
+const gpa = memory.gpa;
+const Slice = memory.Slice;
+const Text = memory.Text;
 
 const js = struct {
     /// Milliseconds, of a clock that does not jump.
@@ -48,34 +55,19 @@ fn panicToConsole(message: []const u8, _: ?usize) noreturn {
     @trap();
 }
 
-/// Crosses to main.js as one 64-bit integer: pointer low, length high.
-fn Slice(T: type) type {
-    return packed struct(u64) {
-        ptr: u32,
-        len: u32,
-
-        fn init(items: []const T) @This() {
-            // An empty slice may point anywhere, which a typed array does not take.
-            if (items.len == 0) return .{ .ptr = 0, .len = 0 };
-            return .{ .ptr = @intFromPtr(items.ptr), .len = items.len };
-        }
-    };
-}
-
-const Text = Slice(u8);
-/// The alignment is the largest that a message needs: the seen bits are words of 64.
-const Bytes = std.ArrayListAlignedUnmanaged(u8, @alignOf(u64));
-const Html = std.ArrayListUnmanaged(u8);
-
-/// What came last, until `receive` or `unpack` has dealt with it.
-var inbox_bytes: Bytes = .empty;
-/// What the last call that returns text has written.
-var text_result: Html = .empty;
+/// What came last, until it is dealt with.
+var inbox_bytes: memory.Bytes = .empty;
 
 var index: Index = .empty;
-/// One bit for each location, kept for `locationCovered`.
-var seen: []u64 = &.{};
-var covered_total: u32 = 0;
+var coverage: Coverage = .empty;
+var points: Points = .empty;
+var history: History = .{};
+var speed: Speed = .{};
+var source: Source = .closed;
+var tar: Tar = .{};
+var file_ranks: lists.Ranks = .{};
+var function_ranks: lists.Ranks = .{};
+
 var n_runs: u64 = 0;
 var unique_runs: u64 = 0;
 var entry_points: std.ArrayListUnmanaged(u32) = .empty;
@@ -85,22 +77,41 @@ var server_base: i64 = 0;
 var client_base: f64 = 0;
 /// When the numbers in `n_runs` and `unique_runs` arrived.
 var last_update: f64 = 0;
+/// Unix seconds when our clock was at 0; null until JavaScript has told.
+var unix_base: ?f64 = null;
+var new_since: f64 = 0;
 
-/// All sources, as they came; `sources` points into it.
-var tar_bytes: Bytes = .empty;
-var sources: std.StringHashMapUnmanaged([]const u8) = .empty;
-/// The names in `sources`, which may differ from those in the tar.
-var source_names = std.heap.ArenaAllocator.init(gpa);
+/// What the last call that returns a list or a text has written.
+var path_result: [Index.max_path]u8 = undefined;
+var index_result: std.ArrayListUnmanaged(u32) = .empty;
+var number_result: std.ArrayListUnmanaged(f32) = .empty;
+var run_result: std.ArrayListUnmanaged(Source.Run) = .empty;
+var state_result: std.ArrayListUnmanaged(Marks.State) = .empty;
+var overview_result: std.ArrayListUnmanaged(Marks.State) = .empty;
 
 // ---------------------------------------------------------------- messages
 
 export fn inbox(len: usize) [*]u8 {
-    inbox_bytes.resize(gpa, len) catch @panic("out of memory");
+    // What was in there need not move. A source gets one byte more behind its end.
+    if (inbox_bytes.capacity <= len) {
+        inbox_bytes.clearAndFree(gpa);
+        inbox_bytes.ensureTotalCapacityPrecise(gpa, len +| 1) catch outOfMemory();
+    }
+    inbox_bytes.items.len = len;
     return inbox_bytes.items.ptr;
 }
 
-/// What a message has changed, so that main.js draws that and nothing else.
-/// The numbers are repeated in main.js.
+/// Whoever keeps the inbox's bytes takes them out.
+fn takeInbox() memory.Bytes {
+    defer inbox_bytes = .empty;
+    return inbox_bytes;
+}
+
+fn outOfMemory() noreturn {
+    @panic("out of memory");
+}
+
+/// What a message has changed, so that JavaScript draws that and nothing else.
 const Received = enum(u32) {
     malformed = 0,
     unknown = 1,
@@ -109,228 +120,134 @@ const Received = enum(u32) {
     new_index = 4,
     coverage = 5,
     entry_points = 6,
+    history = 7,
+    points = 8,
 };
+
+/// Messages that Zig's own server does not send.
+const OurTag = enum(u8) { coverage_delta = 16, history = 17, points = 18, _ };
 
 export fn receive() Received {
     const bytes = inbox_bytes.items;
     if (bytes.len == 0) return .malformed;
-    return switch (@as(abi.ToClientTag, @enumFromInt(bytes[0]))) {
+    const received = switch (@as(abi.ToClientTag, @enumFromInt(bytes[0]))) {
         .current_time => receiveTime(bytes),
-        .source_index => receiveIndex(),
+        .source_index => receiveIndex(bytes),
         .coverage_update => receiveCoverage(bytes),
         .entry_points => receiveEntryPoints(bytes),
-        _ => .unknown,
-    } catch |err| switch (err) {
+        _ => |tag| switch (@as(OurTag, @enumFromInt(@intFromEnum(tag)))) {
+            .coverage_delta => receiveDelta(bytes),
+            .history => receiveHistory(bytes),
+            .points => receivePoints(),
+            _ => return .unknown,
+        },
+    };
+    return received catch |err| switch (err) {
         error.Malformed => .malformed,
-        error.OutOfMemory => @panic("out of memory"),
+        error.OutOfMemory => outOfMemory(),
     };
 }
 
-const ReceiveError = error{ Malformed, OutOfMemory };
-
-fn receiveTime(bytes: []const u8) ReceiveError!Received {
+fn receiveTime(bytes: []const u8) memory.ParseError!Received {
     if (bytes.len != 1 + @sizeOf(i64)) return error.Malformed;
     server_base = std.mem.readInt(i64, bytes[1..][0..8], .little);
     client_base = js.clock();
     return .time;
 }
 
-fn receiveIndex() ReceiveError!Received {
-    // The same executable gives the same bytes, but for the time at which its
-    // fuzzing started: another start is no reason to draw everything again.
-    const Header = abi.SourceIndexHeader;
-    const time_start = @offsetOf(Header, "start_timestamp");
-    const old = index.bytes.items;
-    const new = inbox_bytes.items;
-    const is_same = old.len != 0 and old.len == new.len and
-        std.mem.eql(u8, old[0..time_start], new[0..time_start]) and
-        std.mem.eql(u8, old[@sizeOf(Header)..], new[@sizeOf(Header)..]);
-
-    const next = try Index.parse(inbox_bytes);
-    // The new index owns the message now.
-    inbox_bytes = .empty;
-    index.deinit();
-    index = next;
-    if (is_same) {
-        covered_total = index.count(seen);
+fn receiveIndex(bytes: []align(8) const u8) memory.ParseError!Received {
+    // Another start of the same executable is no reason to draw everything again.
+    if (index.isSame(bytes)) {
+        index.restart(bytes);
         return .same_index;
     }
-    gpa.free(seen);
-    seen = &.{};
-    covered_total = 0;
+    var next_index = try Index.parse(inbox_bytes);
+    errdefer next_index.freeTables();
+    const next_coverage = try Coverage.init(&next_index);
+    // The new index owns the message now.
+    _ = takeInbox();
+    source.close();
+    points.deinit();
+    coverage.deinit();
+    index.deinit();
+    index = next_index;
+    coverage = next_coverage;
+    history.clear();
+    file_ranks.clear();
+    function_ranks.clear();
+    entry_points.clearRetainingCapacity();
+    speed = .{};
     n_runs = 0;
     unique_runs = 0;
-    entry_points.clearRetainingCapacity();
     return .new_index;
 }
 
-fn receiveCoverage(bytes: []align(8) const u8) ReceiveError!Received {
+fn receiveCoverage(bytes: []align(8) const u8) memory.ParseError!Received {
     const Header = abi.CoverageUpdateHeader;
-    const n_words = std.math.divCeil(usize, index.locations.len, 64) catch unreachable;
-    if (bytes.len != @sizeOf(Header) + n_words * @sizeOf(u64)) return error.Malformed;
+    if (index.bytes.items.len == 0) return error.Malformed;
+    var reader = try memory.Reader.init(bytes, @sizeOf(Header));
     const header: *const Header = @ptrCast(bytes[0..@sizeOf(Header)]);
-    n_runs = header.n_runs;
-    unique_runs = header.unique_runs;
-    last_update = js.clock();
-
-    if (seen.len != n_words) seen = try gpa.realloc(seen, n_words);
-    @memcpy(std.mem.sliceAsBytes(seen), bytes[@sizeOf(Header)..]);
-    covered_total = index.count(seen);
+    const words = try reader.takeLast(u64, Coverage.wordsFor(coverage.len));
+    const now = if (unix_base) |base| base + js.clock() / std.time.ms_per_s else Coverage.unknown_time;
+    try coverage.replace(words, now, &points);
+    takeRuns(header.n_runs, header.unique_runs);
     return .coverage;
 }
 
-fn receiveEntryPoints(bytes: []align(8) const u8) ReceiveError!Received {
+const DeltaHeader = extern struct {
+    tag: u32,
+    new_len: u32,
+    n_runs: u64,
+    unique_runs: u64,
+    time: f64,
+};
+
+fn receiveDelta(bytes: []align(8) const u8) memory.ParseError!Received {
+    var reader = try memory.Reader.init(bytes, @sizeOf(DeltaHeader));
+    const header: *const DeltaHeader = @ptrCast(bytes[0..@sizeOf(DeltaHeader)]);
+    const items = try reader.takeLast(u32, header.new_len);
+    if (!coverage.is_known or !std.math.isFinite(header.time)) return error.Malformed;
+    for (items, 0..) |item, i| {
+        if (item >= coverage.len or i != 0 and item <= items[i - 1]) return error.Malformed;
+    }
+    try coverage.extend(items, @max(header.time, Coverage.unknown_time));
+    takeRuns(header.n_runs, header.unique_runs);
+    return .coverage;
+}
+
+fn takeRuns(total: u64, unique: u64) void {
+    n_runs = total;
+    unique_runs = unique;
+    last_update = js.clock();
+    speed.add(last_update, total);
+}
+
+fn receiveEntryPoints(bytes: []align(8) const u8) memory.ParseError!Received {
     const Header = abi.EntryPointHeader;
-    if (bytes.len < @sizeOf(Header)) return error.Malformed;
+    var reader = try memory.Reader.init(bytes, @sizeOf(Header));
     const header: *const Header = @ptrCast(bytes[0..@sizeOf(Header)]);
-    const body = bytes[@sizeOf(Header)..];
-    if (body.len != @as(usize, header.flags.locs_len) * @sizeOf(u32)) return error.Malformed;
-    const items: []const u32 = @alignCast(std.mem.bytesAsSlice(u32, body));
+    const items = try reader.takeLast(u32, header.flags.locs_len);
     entry_points.clearRetainingCapacity();
     try entry_points.appendSlice(gpa, items);
     return .entry_points;
 }
 
-/// A source index message, and its locations grouped by file.
-const Index = struct {
-    /// The message, into which the next four fields point.
-    bytes: Bytes,
-    directories: []const u32,
-    files: []const Coverage.File,
-    locations: []const Coverage.SourceLocation,
-    strings: []const u8,
-    start_timestamp: i64,
+fn receiveHistory(bytes: []align(8) const u8) memory.ParseError!Received {
+    try history.receive(bytes);
+    return .history;
+}
 
-    /// Indexes of locations, group after group. There is a group for each file,
-    /// and a last one for the locations that belong to no file.
-    grouped: []u32,
-    /// Where each group starts in `grouped`, and at the end where the last stops.
-    group_starts: []u32,
-    /// How many locations of each group are covered.
-    group_covered: []u32,
+fn receivePoints() memory.ParseError!Received {
+    const next = try Points.parse(inbox_bytes, &index);
+    _ = takeInbox();
+    points.deinit();
+    points = next;
+    function_ranks.clear();
+    try coverage.takePoints(&points);
+    return .points;
+}
 
-    const empty: Index = .{
-        .bytes = .empty,
-        .directories = &.{},
-        .files = &.{},
-        .locations = &.{},
-        .strings = &.{},
-        .start_timestamp = 0,
-        .grouped = &.{},
-        .group_starts = &.{},
-        .group_covered = &.{},
-    };
-
-    /// Takes ownership of `message` if it succeeds.
-    fn parse(message: Bytes) ReceiveError!Index {
-        const Header = abi.SourceIndexHeader;
-        const items: []align(8) const u8 = message.items;
-        if (items.len < @sizeOf(Header)) return error.Malformed;
-        const header: *align(4) const Header = @ptrCast(items[0..@sizeOf(Header)]);
-        var rest: []align(4) const u8 = @alignCast(items[@sizeOf(Header)..]);
-        var result: Index = .empty;
-        result.bytes = message;
-        result.directories = try take(u32, &rest, header.directories_len);
-        result.files = try take(Coverage.File, &rest, header.files_len);
-        result.locations = try take(Coverage.SourceLocation, &rest, header.source_locations_len);
-        result.strings = rest;
-        result.start_timestamp = header.start_timestamp;
-        if (rest.len != header.string_bytes_len) return error.Malformed;
-        try result.group();
-        return result;
-    }
-
-    fn take(T: type, rest: *[]align(4) const u8, len: u32) error{Malformed}![]const T {
-        const n_bytes = @as(u64, len) * @sizeOf(T);
-        if (n_bytes > rest.len) return error.Malformed;
-        const taken = rest.*[0..@intCast(n_bytes)];
-        rest.* = @alignCast(rest.*[taken.len..]);
-        return @alignCast(std.mem.bytesAsSlice(T, taken));
-    }
-
-    /// Sorts by counting: a million locations in two passes.
-    fn group(x: *Index) error{OutOfMemory}!void {
-        const n_groups = x.files.len + 1;
-        x.grouped = try gpa.alloc(u32, x.locations.len);
-        errdefer gpa.free(x.grouped);
-        x.group_starts = try gpa.alloc(u32, n_groups + 1);
-        errdefer gpa.free(x.group_starts);
-        x.group_covered = try gpa.alloc(u32, n_groups);
-        @memset(x.group_covered, 0);
-
-        // Each element first counts the group before it, then is summed up.
-        @memset(x.group_starts, 0);
-        for (x.locations) |location| x.group_starts[x.groupOf(location) + 1] += 1;
-        for (x.group_starts[1..], 0..) |*start, i| start.* += x.group_starts[i];
-        for (x.locations, 0..) |location, i| {
-            const g = x.groupOf(location);
-            x.grouped[x.group_starts[g] + x.group_covered[g]] = @intCast(i);
-            x.group_covered[g] += 1;
-        }
-        @memset(x.group_covered, 0);
-    }
-
-    fn groupOf(x: *const Index, location: Coverage.SourceLocation) usize {
-        return @min(@intFromEnum(location.file), x.files.len);
-    }
-
-    /// The locations of one file by line and column. Sorted when asked for,
-    /// since most files are never opened; sorting again costs one pass.
-    fn ofFile(x: *Index, file: usize) []const u32 {
-        if (file >= x.group_covered.len) return &.{};
-        const items = x.grouped[x.group_starts[file]..x.group_starts[file + 1]];
-        std.mem.sort(u32, items, x.locations, struct {
-            fn lessThan(locations: []const Coverage.SourceLocation, a: u32, b: u32) bool {
-                const left = locations[a];
-                const right = locations[b];
-                if (left.line != right.line) return left.line < right.line;
-                if (left.column != right.column) return left.column < right.column;
-                return a < b;
-            }
-        }.lessThan);
-        return items;
-    }
-
-    /// Counts the covered locations of each group and returns their sum.
-    fn count(x: *Index, words: []const u64) u32 {
-        @memset(x.group_covered, 0);
-        var sum: u32 = 0;
-        for (words, 0..) |word, word_index| {
-            var left = word;
-            while (left != 0) : (left &= left - 1) {
-                const i = word_index * 64 + @ctz(left);
-                // The last word may have bits to spare.
-                if (i >= x.locations.len) break;
-                x.group_covered[x.groupOf(x.locations[i])] += 1;
-                sum += 1;
-            }
-        }
-        return sum;
-    }
-
-    fn appendPath(x: *const Index, out: *Html, file: Coverage.File) error{OutOfMemory}!void {
-        if (file.directory_index < x.directories.len) {
-            const directory = x.string(x.directories[file.directory_index]);
-            try out.appendSlice(gpa, directory);
-            if (!std.mem.endsWith(u8, directory, "/")) try out.append(gpa, '/');
-        }
-        try out.appendSlice(gpa, x.string(@intFromEnum(file.basename)));
-    }
-
-    fn string(x: *const Index, offset: u32) []const u8 {
-        if (offset >= x.strings.len) return "?";
-        return std.mem.sliceTo(x.strings[offset..], 0);
-    }
-
-    fn deinit(x: *Index) void {
-        x.bytes.deinit(gpa);
-        gpa.free(x.grouped);
-        gpa.free(x.group_starts);
-        gpa.free(x.group_covered);
-    }
-};
-
-// ------------------------------------------------------------------ answers
+// ------------------------------------------------------------------ numbers
 
 export fn totalRuns() u64 {
     return n_runs;
@@ -346,22 +263,40 @@ export fn fuzzedSeconds() f64 {
     return server / std.time.ns_per_s + (last_update - client_base) / std.time.ms_per_s;
 }
 
+/// Runs a second over the last 10 seconds; NaN if unknown.
+export fn recentSpeed() f64 {
+    return speed.recent(js.clock());
+}
+
+/// Runs a second since the fuzzer started, which found `start_runs` in its coverage file.
+export fn averageSpeed(start_runs: f64) f64 {
+    const seconds = fuzzedSeconds();
+    if (!(seconds > 0)) return std.math.nan(f64);
+    return @max(0, @as(f64, @floatFromInt(n_runs)) - start_runs) / seconds;
+}
+
+/// What time it is, for servers that do not tell when something was covered.
+export fn setClock(unix_seconds: f64) void {
+    unix_base = if (std.math.isFinite(unix_seconds)) unix_seconds - js.clock() / std.time.ms_per_s else null;
+}
+
 export fn entryPoints() Slice(u32) {
     return .init(entry_points.items);
 }
+
+// ---------------------------------------------------------------- locations
 
 export fn locationCount() usize {
     return index.locations.len;
 }
 
 export fn coveredCount() u32 {
-    return covered_total;
+    return coverage.covered;
 }
 
 /// A location that does not exist, or has no file, gives `fileCount()`.
 export fn locationFile(i: u32) usize {
-    if (i >= index.locations.len) return index.files.len;
-    return index.groupOf(index.locations[i]);
+    return if (i < index.file_of.len) index.file_of[i] else index.files.len;
 }
 
 export fn locationLine(i: u32) u32 {
@@ -373,9 +308,37 @@ export fn locationColumn(i: u32) u32 {
 }
 
 export fn locationCovered(i: u32) bool {
-    if (i >= index.locations.len or i / 64 >= seen.len) return false;
-    return seen[i / 64] >> @intCast(i % 64) & 1 != 0;
+    return coverage.has(i);
 }
+
+/// The locations that the last update has covered; none after the first update of an index.
+export fn newlyCovered() Slice(u32) {
+    return .init(coverage.newly.items);
+}
+
+/// The latest covered locations, newest first.
+export fn newest(limit: u32) Slice(u32) {
+    const items = coverage.newest.constSlice();
+    return .init(items[0..@min(limit, items.len)]);
+}
+
+/// Unix seconds when a location was first covered; 0 if it is not, 1 if nobody knows.
+export fn pointTime(i: u32) f64 {
+    return coverage.time(i);
+}
+
+/// 0 if unknown.
+export fn pointAddress(i: u32) u64 {
+    return if (i < points.addresses.len) points.addresses[i] else 0;
+}
+
+/// `functionCount()` if unknown.
+export fn pointFunction(i: u32) usize {
+    if (i >= points.function_of.len) return points.function_names.len;
+    return @min(points.function_of[i], points.function_names.len);
+}
+
+// -------------------------------------------------------------------- files
 
 export fn fileCount() usize {
     return index.files.len;
@@ -387,227 +350,215 @@ export fn fileLocations(file: u32) Slice(u32) {
 }
 
 export fn fileTotal(file: u32) u32 {
-    if (file >= index.group_covered.len) return 0;
-    return index.group_starts[file + 1] - index.group_starts[file];
+    return coverage.files.total(file);
 }
 
 export fn fileCovered(file: u32) u32 {
-    return if (file < index.group_covered.len) index.group_covered[file] else 0;
+    return coverage.files.coveredOf(file);
 }
 
 export fn filePath(file: u32) Text {
-    text_result.clearRetainingCapacity();
-    if (file < index.files.len) {
-        index.appendPath(&text_result, index.files[file]) catch @panic("out of memory");
-    }
-    return .init(text_result.items);
+    return .init(index.path(file, &path_result));
 }
 
-/// For servers that know no style.css, such as the one in Zig's build runner.
-export fn styleSheet() Text {
-    return .init(@embedFile("style.css"));
+export fn fileIsStd(file: u32) bool {
+    return file < index.is_std.len and index.is_std[file];
+}
+
+/// How many files have locations.
+export fn filesTotal() u32 {
+    var n: u32 = 0;
+    for (0..index.files.len) |i| n += @intFromBool(fileTotal(@intCast(i)) != 0);
+    return n;
+}
+
+/// How many files have a covered location.
+export fn filesCovered() u32 {
+    return coverage.files.reached - @intFromBool(fileCovered(@intCast(index.files.len)) != 0);
+}
+
+/// Indexes of files with locations, ordered by a `lists.Key`, that contain the text in the inbox.
+export fn listFiles(key: lists.Key, descending: bool, flags: lists.Flags) Slice(u32) {
+    const rows: lists.Files = .{ .index = &index, .coverage = &coverage };
+    return list(&file_ranks, rows, key, descending, flags);
+}
+
+fn list(ranks: *lists.Ranks, rows: anytype, key: lists.Key, descending: bool, flags: lists.Flags) Slice(u32) {
+    const order: lists.Order = .{ .key = key, .descending = descending };
+    lists.list(&index_result, ranks, rows, order, flags, inbox_bytes.items) catch outOfMemory();
+    return .init(index_result.items);
+}
+
+// ---------------------------------------------------------------- functions
+
+export fn functionCount() usize {
+    return points.function_names.len;
+}
+
+export fn functionName(function: u32) Text {
+    return .init(if (function < points.function_names.len) points.function_names[function] else "");
+}
+
+export fn functionTotal(function: u32) u32 {
+    return coverage.functions.total(function);
+}
+
+export fn functionCovered(function: u32) u32 {
+    return coverage.functions.coveredOf(function);
+}
+
+/// `fileCount()` if it has none.
+export fn functionFile(function: u32) usize {
+    return if (function < points.function_files.len) points.function_files[function] else index.files.len;
+}
+
+/// Its first location in its file.
+export fn functionPoint(function: u32) u32 {
+    return if (function < points.function_points.len) points.function_points[function] else memory.none;
+}
+
+/// How many functions have a covered location.
+export fn functionsCovered() u32 {
+    return coverage.functions.reached;
+}
+
+/// As `listFiles`.
+export fn listFunctions(key: lists.Key, descending: bool, flags: lists.Flags) Slice(u32) {
+    const rows: lists.Functions = .{ .index = &index, .coverage = &coverage, .points = &points };
+    return list(&function_ranks, rows, key, descending, flags);
+}
+
+// -------------------------------------------------------------------- lines
+
+/// Before this the next two give 0. It takes its time, after which updates count lines too.
+export fn prepareLines() void {
+    coverage.prepareLines(&index) catch outOfMemory();
+}
+
+/// How many lines have locations.
+export fn linesTotal() usize {
+    return coverage.lines.totals.len;
+}
+
+/// How many lines have a covered location.
+export fn linesCovered() u32 {
+    return coverage.lines.reached;
 }
 
 // ------------------------------------------------------------------ sources
 
 /// Replaces all sources by those in the tar in the inbox; returns their number.
 export fn unpack() usize {
-    std.mem.swap(Bytes, &inbox_bytes, &tar_bytes);
-    inbox_bytes.clearAndFree(gpa);
-    sources.clearRetainingCapacity();
-    _ = source_names.reset(.free_all);
-
-    var tar: TarReader = .{ .bytes = tar_bytes.items };
-    while (tar.next()) |entry| {
-        const name = source_names.allocator().dupe(u8, entry.name) catch @panic("out of memory");
-        sources.put(gpa, withoutDoubleSlashes(name), entry.content) catch @panic("out of memory");
-    }
-    return sources.count();
+    tar.replace(takeInbox()) catch outOfMemory();
+    return tar.contents.count();
 }
 
-/// How many files of the index have locations but no source.
-export fn missingSources() u32 {
-    var missing: u32 = 0;
-    for (0..index.files.len) |i| {
-        const file: u32 = @intCast(i);
-        if (fileTotal(file) != 0 and sourceOf(file) == null) missing += 1;
-    }
-    return missing;
-}
-
-export fn hasSource(file: u32) bool {
-    return sourceOf(file) != null;
-}
-
-/// A file's source with an empty `<span id="lN">` at each location N. Zig is
-/// highlighted; what is not Zig, or holds bytes that Zig does not, is shown as it is.
-export fn fileHtml(file: u32) Text {
-    text_result.clearRetainingCapacity();
-    const source = sourceOf(file) orelse return .init("");
-    renderSource(source, file) catch @panic("out of memory");
-    return .init(text_result.items);
-}
-
-fn sourceOf(file: u32) ?[]const u8 {
+fn tarSource(file: u32) ?[]const u8 {
     if (file >= index.files.len) return null;
-    text_result.clearRetainingCapacity();
-    index.appendPath(&text_result, index.files[file]) catch @panic("out of memory");
-    defer text_result.clearRetainingCapacity();
-    return sources.get(withoutDoubleSlashes(text_result.items));
+    return tar.get(index.plainPath(file, &path_result));
 }
 
-/// Debug info and tar may join the same directory and file differently.
-fn withoutDoubleSlashes(path: []u8) []u8 {
-    var len: usize = 0;
-    for (path) |byte| {
-        if (byte == '/' and len != 0 and path[len - 1] == '/') continue;
-        path[len] = byte;
-        len += 1;
-    }
-    return path[0..len];
+/// Opens a file with the source in the inbox, in place of the one before; returns how many
+/// lines it has.
+export fn openSource(file: u32) u32 {
+    source.close();
+    source = Source.open(&index, file, takeInbox()) catch outOfMemory();
+    return source.lineCount();
 }
 
-fn renderSource(source: []const u8, file: u32) error{OutOfMemory}!void {
-    const marks = try findMarks(source, index.ofFile(file));
-    defer gpa.free(marks);
-    const is_zig = std.mem.endsWith(u8, filePathEnd(file), ".zig");
-    if (is_zig and try highlight(source, marks)) return;
-    text_result.clearRetainingCapacity();
-    var cursor: usize = 0;
-    for (marks) |mark| {
-        try html_render.appendEscaped(&text_result, source[cursor..mark.file_byte_offset]);
-        try appendMark(mark);
-        cursor = mark.file_byte_offset;
-    }
-    try html_render.appendEscaped(&text_result, source[cursor..]);
+/// The same with the source in the tar. If it has none, nothing is open.
+export fn openTarSource(file: u32) u32 {
+    source.close();
+    const content = tarSource(file) orelse return memory.none;
+    var bytes: memory.Bytes = .empty;
+    bytes.ensureTotalCapacityPrecise(gpa, content.len + 1) catch outOfMemory();
+    bytes.appendSliceAssumeCapacity(content);
+    source = Source.open(&index, file, bytes) catch outOfMemory();
+    return source.lineCount();
 }
 
-fn filePathEnd(file: u32) []const u8 {
-    return index.string(@intFromEnum(index.files[file].basename));
+export fn closeSource() void {
+    source.close();
 }
 
-fn appendMark(mark: html_render.Annotation) error{OutOfMemory}!void {
-    try text_result.writer(gpa).print("<span id=\"l{d}\"></span>", .{mark.dom_id});
+/// What to draw for a line, which counts from 0 here and below.
+export fn lineRuns(line: u32) Slice(Source.Run) {
+    source.runs(&run_result, line) catch outOfMemory();
+    return .init(run_result.items);
 }
 
-/// Turns sorted lines and columns into offsets. The source may be newer than the
-/// executable: a column beyond its line moves to its last byte, and a line
-/// beyond the file to the file's end, so that no location is lost.
-fn findMarks(source: []const u8, locations: []const u32) error{OutOfMemory}![]html_render.Annotation {
-    const marks = try gpa.alloc(html_render.Annotation, locations.len);
-    var line: u32 = 1;
-    var start: usize = 0;
-    for (marks, locations) |*mark, i| {
-        const location = index.locations[i];
-        while (line < location.line and start < source.len) : (line += 1) {
-            const end = std.mem.indexOfScalarPos(u8, source, start, '\n') orelse source.len - 1;
-            start = end + 1;
-        }
-        const end = std.mem.indexOfScalarPos(u8, source, start, '\n') orelse source.len;
-        const last = if (end > start) end - 1 else start;
-        const offset = @min(start +| (location.column -| 1), last);
-        mark.* = .{ .file_byte_offset = @intCast(offset), .dom_id = i };
-    }
-    return marks;
+/// A `Marks.State` for each of at most `count` lines.
+export fn lineStates(first: u32, count: u32) Slice(Marks.State) {
+    const n = @min(count, source.lineCount() -| first);
+    state_result.resize(gpa, n) catch outOfMemory();
+    source.marks.states(&coverage, first, state_result.items);
+    return .init(state_result.items);
 }
 
-/// False if the source is not Zig that html_render can draw.
-///
-/// Walk is given nothing but tokens, since html_render needs no more. Walk's own
-/// way in finds out where each identifier is declared, for links to pages of
-/// documentation that do not exist here; it has no answer but a trap to source
-/// that parses and does not compile, nor has the parser to very deep nesting.
-fn highlight(source: []const u8, marks: []const html_render.Annotation) error{OutOfMemory}!bool {
-    const text = try gpa.dupeZ(u8, source);
-    defer gpa.free(text);
-    var tokens: Ast.TokenList = .empty;
-    defer tokens.deinit(gpa);
-    var tokenizer: std.zig.Tokenizer = .init(text);
-    while (true) {
-        const token = tokenizer.next();
-        if (token.tag == .invalid or token.tag == .invalid_periodasterisks) return false;
-        try tokens.append(gpa, .{ .tag = token.tag, .start = @intCast(token.loc.start) });
-        if (token.tag == .eof) break;
-    }
-    var nodes: Ast.NodeList = .empty;
-    defer nodes.deinit(gpa);
-    try nodes.append(gpa, .{ .tag = .root, .main_token = 0, .data = undefined });
-    const ast: Ast = .{
-        .source = text,
-        .tokens = tokens.slice(),
-        .nodes = nodes.slice(),
-        .extra_data = &.{},
-        .mode = .zig,
-        .errors = &.{},
-    };
-    Walk.files.clearRetainingCapacity();
-    try Walk.files.put(gpa, "", .{ .ast = ast });
-
-    // html_render starts at the first token, and most files start with a comment.
-    const token_starts = ast.tokens.items(.start);
-    try text_result.appendSlice(gpa, "<span class=\"tok-comment\">");
-    try html_render.appendEscaped(&text_result, source[0..token_starts[0]]);
-    try text_result.appendSlice(gpa, "</span>");
-    html_render.fileSourceHtml(@enumFromInt(0), &text_result, 0, .{
-        .source_location_annotations = marks,
-    }) catch |err| switch (err) {
-        error.OutOfMemory => return error.OutOfMemory,
-        error.InvalidToken => unreachable, // It would have been found above.
-    };
-
-    // It stops before the marks that lie behind the last token.
-    const n_tokens: u32 = @intCast(ast.tokens.len);
-    const end = if (n_tokens < 2) 0 else token_starts[n_tokens - 2] + ast.tokenSlice(n_tokens - 2).len;
-    for (marks) |mark| {
-        if (mark.file_byte_offset >= end) try appendMark(mark);
-    }
-    return true;
+/// The worst state in each of so many equal parts of the open source.
+export fn overview(rows: u32) Slice(Marks.State) {
+    const n_lines = source.lineCount();
+    if (n_lines == 0) return .init(&.{});
+    _ = lineStates(0, n_lines);
+    overview_result.resize(gpa, @min(rows, max_rows)) catch outOfMemory();
+    Marks.overview(state_result.items, overview_result.items);
+    return .init(overview_result.items);
 }
 
-/// Reads as much of a tar as makes sense and stops quietly where it does not:
-/// half of the sources is better than none. std.tar would refuse an archive for
-/// one entry of a kind that it does not know.
-const TarReader = struct {
-    bytes: []const u8,
-    position: usize = 0,
-    /// From a GNU 'L' entry, for the entry that follows it.
-    long_name: ?[]const u8 = null,
-    name_buffer: [256]u8 = undefined,
+/// No screen has more.
+const max_rows = 1 << 16;
 
-    const Entry = struct { name: []const u8, content: []const u8 };
-    const block = 512;
+/// The line of a location's mark; none if the location is not in the open source.
+export fn lineOfPoint(i: u32) u32 {
+    return source.marks.lineOf(&index, i);
+}
 
-    fn next(tar: *TarReader) ?Entry {
-        while (tar.bytes.len - tar.position >= block) {
-            const header = tar.bytes[tar.position..][0..block];
-            if (header[0] == 0 and tar.long_name == null) return null;
-            const size = parseSize(header[124..136]) orelse return null;
-            tar.position += block;
-            if (size > tar.bytes.len - tar.position) return null;
-            const content = tar.bytes[tar.position..][0..size];
-            tar.position = @min(tar.bytes.len, std.mem.alignForward(usize, tar.position + size, block));
+/// The next location of a `Marks.Kind` behind `line`, or before it if `direction` is negative.
+export fn seek(line: u32, direction: i32, kind: Marks.Kind) u32 {
+    return source.marks.seek(&coverage, line, direction < 0, kind, new_since);
+}
 
-            const name = tar.long_name orelse tar.shortName(header);
-            tar.long_name = null;
-            switch (header[156]) {
-                'L' => tar.long_name = std.mem.sliceTo(content, 0),
-                '0', 0 => return .{ .name = name, .content = content },
-                else => {},
-            }
-        }
-        return null;
-    }
+/// From when on a covered location counts as new.
+export fn setNewSince(unix_seconds: f64) void {
+    new_since = unix_seconds;
+}
 
-    fn shortName(tar: *TarReader, header: *const [block]u8) []const u8 {
-        const name = std.mem.sliceTo(header[0..100], 0);
-        const prefix = std.mem.sliceTo(header[345..500], 0);
-        const is_ustar = std.mem.eql(u8, header[257..262], "ustar");
-        if (!is_ustar or prefix.len == 0) return name;
-        return std.fmt.bufPrint(&tar.name_buffer, "{s}/{s}", .{ prefix, name }) catch unreachable;
-    }
+// ------------------------------------------------------------------ history
 
-    fn parseSize(field: *const [12]u8) ?usize {
-        const digits = std.mem.trim(u8, std.mem.sliceTo(field, 0), " ");
-        return std.fmt.parseInt(usize, digits, 8) catch null;
-    }
-};
+export fn historyLen() usize {
+    return history.samples.items.len;
+}
+
+/// Unix seconds of the first and of the last sample; NaN if there is none.
+export fn historyFirst() f64 {
+    return history.first();
+}
+
+export fn historyLast() f64 {
+    return history.last();
+}
+
+/// A value for each pixel column of a chart from `t0` to `t1` in Unix seconds; NaN where
+/// nothing is known.
+export fn historyColumns(t0: f64, t1: f64, columns: u32, what: History.What) Slice(f32) {
+    history.columns(&number_result, t0, t1, columns, what) catch outOfMemory();
+    return .init(number_result.items);
+}
+
+// ----------------------------------------------------------------- the page
+
+export fn styleSheet() Text {
+    return .init(assets.style_sheet);
+}
+
+export fn moduleCount() usize {
+    return assets.modules.len;
+}
+
+export fn moduleName(i: u32) Text {
+    return .init(if (i < assets.modules.len) assets.modules[i].name else "");
+}
+
+export fn moduleText(i: u32) Text {
+    return .init(if (i < assets.modules.len) assets.modules[i].text else "");
+}

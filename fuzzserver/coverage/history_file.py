@@ -1,0 +1,139 @@
+"""The file in which a history waits for the next start of the server.
+
+A line with name and version, then, compressed, a header, the samples, the times of first coverage and the
+marks. What is damaged, or of another version, is not used: all that is lost is how things came about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import struct
+import sys
+import zlib
+from array import array
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from fuzzserver.coverage.tables import little_endian_bytes
+from fuzzserver.errors import InputError
+from fuzzserver.findings import write_whole
+from fuzzserver.wire.abi import HistorySample
+
+__all__ = ["Mark", "StoredHistory", "load_history", "save_history"]
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"fuzzserver history 1\n"
+
+MAX_FILES = 50
+"""Each build has a file of its own; of so many builds, the newest, the history is kept."""
+
+_HEAD = struct.Struct("<III")
+"""How many samples, points, and bytes of marks."""
+
+_MAX_BODY = 256 * 1024 * 1024
+"""No history is larger; a damaged file might claim to be."""
+
+_OUR_NAME = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened while the coverage grew."""
+
+    time: float
+    """Seconds since 1970."""
+    kind: str
+    text: str
+
+    def to_json(self) -> dict[str, float | str]:
+        """As it is sent."""
+        return {"time": self.time, "kind": self.kind, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHistory:
+    """What is kept of a history."""
+
+    samples: list[HistorySample]
+    marks: tuple[Mark, ...]
+    first_covered: array[int]
+
+
+def save_history(path: Path, stored: StoredHistory) -> None:
+    """Write a history, whole or not at all; InputError if that fails. Files of old builds are removed."""
+    marks = json.dumps([astuple(mark) for mark in stored.marks]).encode()
+    body = b"".join(
+        (
+            _HEAD.pack(len(stored.samples), len(stored.first_covered), len(marks)),
+            *(sample.serialize() for sample in stored.samples),
+            little_endian_bytes(stored.first_covered),
+            marks,
+        )
+    )
+    is_new = not path.exists()
+    write_whole(path, MAGIC + zlib.compress(body, 1))
+    if is_new:
+        _remove_oldest(path.parent)
+
+
+def _remove_oldest(folder: Path) -> None:
+    try:
+        ours = [path for path in folder.iterdir() if _OUR_NAME.fullmatch(path.name)]
+        ours.sort(key=lambda path: path.stat().st_mtime)
+        for path in ours[:-MAX_FILES]:
+            path.unlink()
+    except OSError as error:  # Another server may be at it, too.
+        log.info("cannot remove old histories from '%s': %s", folder, error.strerror)
+
+
+def load_history(path: Path, points_len: int) -> StoredHistory | None:
+    """The history at ``path``, if there is one that can be used for so many points."""
+    try:
+        stored = _parse(path.read_bytes())
+        if len(stored.first_covered) != points_len:
+            raise InputError(f"it is of {len(stored.first_covered)} points, not of {points_len}")
+        return stored
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("cannot read history '%s': %s; it begins anew", path, error.strerror)
+    except (InputError, ValueError, TypeError, RecursionError, struct.error, zlib.error) as error:
+        log.warning("history '%s' is of no use: %s; it begins anew", path, error)
+    return None
+
+
+def _parse(data: bytes) -> StoredHistory:
+    if not data.startswith(MAGIC):
+        raise InputError("it is damaged, or of another version")
+    unpacker = zlib.decompressobj()
+    body = unpacker.decompress(data[len(MAGIC) :], _MAX_BODY)
+    if not unpacker.eof or unpacker.unused_data:
+        raise InputError("it has another length than it should have")
+    samples_len, points_len, marks_len = _HEAD.unpack_from(body)
+    sample_size = HistorySample.LAYOUT.size
+    times_start = _HEAD.size + samples_len * sample_size
+    marks_start = times_start + points_len * 4
+    if len(body) != marks_start + marks_len:
+        raise InputError("it has another length than it should have")
+    samples = [
+        HistorySample.parse(body[start : start + sample_size])
+        for start in range(_HEAD.size, times_start, sample_size)
+    ]
+    times = [sample.time for sample in samples]
+    if not all(map(math.isfinite, times)) or times != sorted(times):
+        raise InputError("its times are out of order")
+    first_covered = array("I", body[times_start:marks_start])
+    if sys.byteorder == "big":
+        first_covered.byteswap()
+    return StoredHistory(samples, _parse_marks(body[marks_start:]), first_covered)
+
+
+def _parse_marks(data: bytes) -> tuple[Mark, ...]:
+    marks = tuple(Mark(float(when), str(kind), str(text)) for when, kind, text in json.loads(data))
+    if not all(math.isfinite(mark.time) for mark in marks):
+        raise InputError("a mark has no time")
+    return marks

@@ -1,0 +1,308 @@
+// The connection to the server: opening it again and again, carrying its bytes
+// into main.wasm, and telling the others what they have changed.
+
+import { emit, on, state } from "./bus.js";
+import { moveToWasm, wasm } from "./wasm.js";
+
+// What `receive` of main.zig answers.
+const MALFORMED = 0, UNKNOWN = 1, SAME_INDEX = 3, NEW_INDEX = 4, COVERAGE = 5;
+const ENTRY_POINTS = 6, HISTORY = 7, POINTS = 8;
+// The tags that matter before main.wasm is there to read the messages.
+const CURRENT_TIME = 0, SOURCE_INDEX = 1;
+const SUBPROTOCOL = "fuzzserver";
+const FIRST_RETRY_MS = 500, LAST_RETRY_MS = 5000;
+const PROBE_MS = 5000;
+
+let socket = null;
+// Count connections, indexes and fetches of sources, so that what was begun for an
+// earlier one is told apart.
+let turn = 0;
+let indexTurn = 0;
+let sourcesTurn = 0;
+let retryMs = FIRST_RETRY_MS;
+let retryTimer = null;
+// Zig's own server does not answer a subprotocol, and browsers then refuse.
+let usesSubprotocol = true;
+// The first JSON of a connection replaces all that another server may have said.
+let hasText = false;
+// The coverage map that the address asks for; null is the first target's current one.
+let wanted = wantedByAddress();
+// Messages that came before main.wasm was there to read them.
+let queued = [];
+let unknownLogged = false;
+
+export function start() {
+  addEventListener("popstate", () => {
+    if (wantedByAddress() !== wanted) changeTarget();
+  });
+  // Timers sleep in tabs that nobody sees.
+  document.addEventListener("visibilitychange", () => document.hidden || hurry());
+  addEventListener("online", hurry);
+  on("wasm", readQueued);
+  open(usesSubprotocol, false);
+}
+
+// Shows another coverage map: one of `targets` by its id, or null for the first target's.
+export function setTarget(id) {
+  if (id === wanted) return;
+  const query = id === null ? location.pathname : targetHref(id);
+  history.pushState(history.state, "", query + location.hash);
+  changeTarget();
+}
+
+export function targetHref(id) {
+  return "?target=" + encodeURIComponent(id);
+}
+
+// The id of the map that is shown, or null.
+export function targetId() {
+  return state.server.target ?? null;
+}
+
+// The id that the address asks for, or null.
+export function wantedTarget() {
+  return wanted;
+}
+
+function wantedByAddress() {
+  return new URLSearchParams(location.search).get("target");
+}
+
+function changeTarget() {
+  wanted = wantedByAddress();
+  // What wasm holds belongs to another map, until the next index comes.
+  state.hasIndex = state.hasCoverage = state.hasPoints = false;
+  state.sources = null;
+  indexTurn += 1;
+  sourcesTurn += 1;
+  queued = [];
+  retryMs = FIRST_RETRY_MS;
+  emit("target");
+  open(usesSubprotocol, false);
+}
+
+// ------------------------------------------------------------------- socket
+
+function open(withSubprotocol, isSecondTry) {
+  clearTimeout(retryTimer);
+  retryTimer = null;
+  turn += 1;
+  const url = new URL(wanted === null ? location.pathname : targetHref(wanted), location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  if (socket !== null) {
+    socket.onmessage = socket.onclose = socket.onopen = null;
+    socket.close();
+  }
+  socket = new WebSocket(url, withSubprotocol ? [SUBPROTOCOL] : []);
+  let wasOpened = false;
+  socket.binaryType = "arraybuffer";
+  socket.onmessage = onMessage;
+  socket.onopen = () => {
+    wasOpened = true;
+    onOpen(withSubprotocol);
+  };
+  // An error is always followed by a close.
+  socket.onclose = () => {
+    socket = null;
+    if (!wasOpened && !isSecondTry) return open(!withSubprotocol, true);
+    setConnection(state.ownServer === null ? "connecting" : "reconnecting");
+    retryLater();
+  };
+}
+
+function onOpen(withSubprotocol) {
+  usesSubprotocol = state.ownServer = withSubprotocol;
+  retryMs = FIRST_RETRY_MS;
+  hasText = false;
+  queued = [];
+  setConnection("connected");
+  // A server that speaks Zig's messages only never says anything in JSON.
+  if (!withSubprotocol) takeServer({});
+}
+
+function setConnection(connection) {
+  if (state.connection === connection) return;
+  state.connection = connection;
+  emit("connection");
+}
+
+function retryLater() {
+  retryTimer = setTimeout(retry, retryMs);
+  retryMs = Math.min(retryMs * 1.5, LAST_RETRY_MS);
+}
+
+function hurry() {
+  if (retryTimer === null) return;
+  clearTimeout(retryTimer);
+  retryMs = FIRST_RETRY_MS;
+  retry();
+}
+
+// Some browsers make every WebSocket wait after one has failed, for up to a
+// minute. So none is opened before the server answers at all.
+async function retry() {
+  retryTimer = null;
+  const thisTurn = turn;
+  try {
+    await fetch(location.pathname, { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(PROBE_MS) });
+  } catch {
+    if (thisTurn === turn) retryLater();
+    return;
+  }
+  if (thisTurn === turn) open(usesSubprotocol, false);
+}
+
+// ----------------------------------------------------------------- messages
+
+function onMessage(event) {
+  if (typeof event.data === "string") return onText(event.data);
+  const bytes = new Uint8Array(event.data);
+  if (wasm !== null) return onBytes(bytes);
+  // An index makes worthless what was told of another one.
+  if (bytes[0] === SOURCE_INDEX) queued = queued.filter((each) => each[0] === CURRENT_TIME);
+  queued.push(bytes);
+}
+
+function onText(text) {
+  let message;
+  try {
+    message = JSON.parse(text);
+  } catch (error) {
+    console.warn("ignored a text message that is not JSON:", error.message);
+    return;
+  }
+  if (message === null || typeof message !== "object" || Array.isArray(message)) return;
+  const { log, ...fields } = message;
+  takeServer(fields);
+  if (Array.isArray(log?.entries)) emit("log", { whole: log.whole === true, entries: log.entries });
+}
+
+function takeServer(fields) {
+  const before = state.server;
+  // Fields that this server does not send are no longer true.
+  const changed = hasText ? fields : { ...absent(before), ...fields };
+  state.server = hasText ? { ...before, ...fields } : fields;
+  hasText = true;
+  emit("server", changed);
+  if ("findings" in changed) emit("findings");
+  if ("marks" in changed) emit("marks");
+}
+
+function absent(fields) {
+  return Object.fromEntries(Object.keys(fields).map((name) => [name, undefined]));
+}
+
+function readQueued() {
+  if (wasm === null) return;
+  const messages = queued;
+  queued = [];
+  messages.forEach(onBytes);
+}
+
+function onBytes(bytes) {
+  // Zig's messages do not say when; the page's clock has to do.
+  wasm.setClock(Date.now() / 1000);
+  moveToWasm(bytes);
+  switch (wasm.receive() >>> 0) {
+    case MALFORMED:
+      console.warn(`ignored a malformed message of ${bytes.length} bytes, tag ${bytes[0]}`);
+      break;
+    case UNKNOWN:
+      if (!unknownLogged) console.warn(`ignored messages with the unknown tag ${bytes[0]}`);
+      unknownLogged = true;
+      break;
+    case SAME_INDEX: onSameIndex(); break;
+    case NEW_INDEX: onNewIndex(); break;
+    case COVERAGE: onCoverage(); break;
+    case ENTRY_POINTS: emit("entryPoints"); break;
+    case HISTORY: emit("history"); break;
+  }
+}
+
+function onNewIndex() {
+  state.hasIndex = true;
+  state.hasCoverage = state.hasPoints = false;
+  indexTurn += 1;
+  emit("index");
+  // There are no sources before there is an executable, hence not earlier.
+  if (state.ownServer === false && wasm.locationCount() > 0) loadSources();
+}
+
+// The server has started again, or the reader has gone to another map and come back.
+function onSameIndex() {
+  if (!state.hasIndex) return onNewIndex();
+  if (state.sources instanceof Error) loadSources();
+  if (state.ownServer && state.hasCoverage && !state.hasPoints) loadDetails();
+}
+
+function onCoverage() {
+  const isFirst = !state.hasCoverage;
+  state.hasCoverage = true;
+  // A slice's length is its high half.
+  emit("coverage", Number(BigInt.asUintN(64, wasm.newlyCovered()) >> 32n));
+  if (isFirst) afterDrawing(loadDetails);
+}
+
+// ------------------------------------------------------------------ details
+
+// What nobody misses in the first moment: names of functions and times of
+// points, then the counts of lines.
+async function loadDetails() {
+  const thisTurn = indexTurn;
+  const id = targetId();
+  if (state.ownServer && id !== null) await loadPoints(id, thisTurn);
+  whenIdle(() => {
+    if (thisTurn !== indexTurn) return;
+    wasm.prepareLines();
+    emit("lines");
+  });
+}
+
+async function loadPoints(id, thisTurn) {
+  try {
+    const response = await fetch(`points/${encodeURIComponent(id)}`);
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    if (thisTurn !== indexTurn) return;
+    moveToWasm(bytes);
+    if (wasm.receive() >>> 0 !== POINTS) throw new Error("they are malformed");
+    state.hasPoints = true;
+    emit("points");
+  } catch (error) {
+    console.warn("details of the coverage points could not be loaded:", error.message);
+  }
+}
+
+async function loadSources() {
+  const thisTurn = sourcesTurn += 1;
+  state.sources = "loading";
+  emit("source");
+  let outcome = "ready";
+  let bytes = null;
+  try {
+    const response = await fetch("sources.tar");
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    bytes = new Uint8Array(await response.arrayBuffer());
+  } catch (error) {
+    outcome = error;
+  }
+  // A newer index has asked again meanwhile: the answer to that one counts.
+  if (thisTurn !== sourcesTurn) return;
+  if (bytes !== null) {
+    moveToWasm(bytes);
+    wasm.unpack();
+  }
+  state.sources = outcome;
+  emit("source");
+}
+
+// In tabs that nobody sees nothing is drawn, and yet the details should come.
+function afterDrawing(act) {
+  if (document.hidden) setTimeout(act);
+  else requestAnimationFrame(() => setTimeout(act));
+}
+
+function whenIdle(act) {
+  if ("requestIdleCallback" in window) requestIdleCallback(act, { timeout: 2000 });
+  else setTimeout(act, 200);
+}

@@ -1,0 +1,16 @@
+// Asking the server for what it does not tell by itself.
+
+/** The answer to a request for `url`; an Error says what went wrong. */
+export async function fetched(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  return response;
+}
+
+export async function fetchedBytes(url) {
+  return new Uint8Array(await (await fetched(url)).arrayBuffer());
+}
+
+export async function fetchedJson(url) {
+  return (await fetched(url)).json();
+}

@@ -1,0 +1,275 @@
+"""Whatever files, tests and inputs are called and print, the page shows it as text and runs none of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from fuzzserver import WebServer, paths
+from fuzzserver.status import Progress, TestStatus
+from fuzzserver.zig.installation import Zig
+from fuzzserver.zig.wasm import build_wasm_binary
+from tests.support_browser import Page
+from tests.support_puppet import Point, Puppet, corpus_of, finding, findings_of
+
+RUN = "window.dialogs.push(1)"
+
+PAYLOADS = (
+    f"<script>{RUN}</script>",
+    f"</script><script>{RUN}</script>",
+    f"<img src=x onerror={RUN}>",
+    f"<img src=x onerror='{RUN}'//",
+    f'"><img src=x onerror={RUN}>',
+    f"'><img src=x onerror={RUN}>",
+    f"<svg onload={RUN}>",
+    f"<svg><script>{RUN}</script></svg>",
+    f"<svg><animate onbegin={RUN} attributeName=x dur=1s>",
+    f"<math><mtext><img src=x onerror={RUN}></mtext></math>",
+    f"<body onload={RUN}>",
+    f"<iframe src=javascript:{RUN}>",
+    f"<iframe srcdoc='<script>parent.{RUN}</script>'>",
+    f"<object data=javascript:{RUN}>",
+    f"<embed src=javascript:{RUN}>",
+    f"<a href=javascript:{RUN}>x</a>",
+    f"javascript:{RUN}",
+    f"javascript:{RUN}:1:1: error: x",
+    f"JaVaScRiPt:{RUN}//",
+    f"data:text/html,<script>{RUN}</script>",
+    f"<details open ontoggle={RUN}>",
+    f"<input autofocus onfocus={RUN}>",
+    f"<select onfocus={RUN} autofocus>",
+    f"<video><source onerror={RUN}></video>",
+    f"<audio src=x onerror={RUN}>",
+    f"<marquee onstart={RUN}>",
+    f"<style>@import 'x';*{{background:url(javascript:{RUN})}}</style>",
+    f"<link rel=stylesheet href=javascript:{RUN}>",
+    f"<meta http-equiv=refresh content='0;url=javascript:{RUN}'>",
+    f"<base href=javascript:{RUN}//>",
+    f"<form action=javascript:{RUN}><button autofocus>x",
+    f"<template><script>{RUN}</script></template>",
+    f"<noscript><p title='</noscript><img src=x onerror={RUN}>'>",
+    f"<!--><img src=x onerror={RUN}>-->",
+    f"<![CDATA[<img src=x onerror={RUN}>]]>",
+    f"&lt;img src=x onerror={RUN}&gt;",
+    f"&#60;script&#62;{RUN}&#60;/script&#62;",
+    f"\\u003cscript\\u003e{RUN}\\u003c/script\\u003e",
+    f"\\x3cscript\\x3e{RUN}",
+    f"\uff1cscript\uff1e{RUN}\uff1c/script\uff1e",
+    f"${{{RUN}}}",
+    f"{{{{constructor.constructor('{RUN}')()}}}}",
+    f"`${{{RUN}}}`",
+    f"');{RUN};//",
+    f'");{RUN};//',
+    f"</title><script>{RUN}</script>",
+    f"</textarea><img src=x onerror={RUN}>",
+    f"__proto__ constructor {RUN}",
+    f"\u202e<img src=x onerror={RUN}>\u2066\u200f",
+    f"\u2028\u2029\ufeff<script>{RUN}</script>\ud83d\ude00".encode("utf-16", "surrogatepass").decode(
+        "utf-16"
+    ),
+    f"\x01\x02\x07\x08\x0b\x1b[31m\x7f\x85<img src=x onerror={RUN}>",
+    f"\x1b]8;;javascript:{RUN}\x07link\x1b]8;;\x07",
+)
+ALL = "\n".join(PAYLOADS)
+FOREIGN = (
+    "img, svg, iframe, object, embed, video, audio, marquee, math, base, style, template, "
+    "form:not([method=dialog])"
+)
+
+
+@pytest.fixture(params=["with policy", "without policy"])
+def server(
+    request: pytest.FixtureRequest, zig: Zig, zig_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WebServer]:
+    """Our page; its copy in another folder is served without a policy, for which nothing may rely on one."""
+    lib_dir = None
+    if request.param == "without policy":
+        # The same files, under a name that the server does not know for its own.
+        lib_dir = tmp_path / "lib"
+        lib_dir.symlink_to(paths.lib_dir())
+        monkeypatch.setattr(
+            "fuzzserver.webserver.build_wasm_binary",
+            lambda client, _, mode: build_wasm_binary(client, paths.lib_dir(), mode),
+        )
+    with WebServer(zig=zig, lib_dir=lib_dir, cache_dir=zig_cache) as server:
+        yield server
+
+
+@pytest.fixture
+def hostile(server: WebServer, tmp_path: Path) -> Puppet:
+    """Everything that has a name has each of these."""
+    points = []
+    for payload in PAYLOADS:
+        # A name of a file holds no slash.
+        points.append(Point(f"src/{payload.replace('/', '|')}.zig", 1, 3, payload.replace("\0", "")))
+    made = Puppet(
+        tmp_path,
+        {"src/hostile.zig": ALL.replace("\x0b", "").replace("\x85", "") + "\n§x"},
+        name=PAYLOADS[2],
+        points=points,
+        oddities=PAYLOADS,
+        zig_version=PAYLOADS[0],
+    ).show(server, *range(1, len(PAYLOADS) + 1))
+    for number, payload in enumerate(PAYLOADS):
+        test = TestStatus(payload, payload, payload, 1, 1, 1)
+        shown = {"id": made.id} if number == 0 else {}
+        more = {"key": str(number), "name": payload, "text": payload, "tests": (test,), "earlier": (made.id,)}
+        server.set_target(replace(made.target(payload), **(more | shown)))
+    server.set_status("fuzzing", ALL)
+    server.set_progress(Progress(ALL, 1, 2))
+    return made
+
+
+def harm(page: Page) -> list[str]:
+    """What should never have come about."""
+    found = [f"executed: {each}" for each in page.script("return window.dialogs")]
+    found += page.script(
+        "return [...document.querySelectorAll(arguments[0])].map(dom => dom.outerHTML.slice(0, 200))", FOREIGN
+    )
+    found += page.script(
+        "return [...document.querySelectorAll('*')].flatMap(dom => dom.getAttributeNames()"
+        ".filter(name => name.startsWith('on')).map(name => `${dom.tagName} ${name}`))"
+    )
+    found += page.script(
+        "return [...document.querySelectorAll('[href], [src], [action]')]"
+        ".map(dom => dom.getAttribute('href') ?? dom.getAttribute('src') ?? dom.getAttribute('action'))"
+        ".filter(url => /^\\s*(?:javascript|data:text|vbscript)/i.test(url))"
+    )
+    found += page.script(
+        "return [...document.querySelectorAll('script')]"
+        ".filter(dom => !dom.src.endsWith('main.js')).map(dom => dom.text)"
+    )
+    return found
+
+
+def missing(page: Page, selector: str, wanted: tuple[str, ...] = PAYLOADS) -> list[str]:
+    """Which of these texts no such element shows."""
+    shown = "\n".join(page.texts(selector))
+    return [each for each in wanted if each not in shown]
+
+
+def test_the_server_sends_the_policy_only_with_our_page(page: Page, server: WebServer) -> None:
+    """So that the tests below mean what they say."""
+    page.visit(server.url)
+    policy = page.script(
+        "return fetch('main.js').then(answer => answer.headers.get('content-security-policy'))"
+    )
+    works = page.script(
+        "try { document.createElement('p').innerHTML = '<b>'; return true } catch { return false }"
+    )
+    assert works == (policy is None)
+    page.expect("TrustedHTML", "trusted", "policy violation")
+
+
+def test_names_in_the_coverage_are_only_text(page: Page, server: WebServer, hostile: Puppet) -> None:
+    """Files, functions, points, source lines, and what is new of them."""
+    page.expect("404")  # Files with such names do not exist.
+    page.size(1600, 3000)
+    page.visit(server.url)
+    page.until(lambda: len(page.texts("#fileScroll .listName")) > 50)
+    page.click("#filesAsTree")
+    page.until_text("#fileScroll", "hostile.zig")
+    files = tuple(f"{payload.replace('/', '|')}.zig" for payload in PAYLOADS)
+    page.until(lambda: missing(page, "#fileScroll .listName", files) == [])
+    assert harm(page) == []
+    page.click("#tabFunctions")
+    page.until(lambda: missing(page, "#functionScroll .listName") == [])
+    page.until(lambda: missing(page, "#entryPointsList p") == [])
+    assert harm(page) == []
+    hostile.cover_all()
+    page.click("#tabNew")
+    page.until(lambda: missing(page, "#newList .newsFunction") == [])
+    for number in range(1, len(PAYLOADS) + 1, 7):
+        page.go(f"#f{number}")
+        page.until(lambda number=number: page.text("#sourceTitle") == files[number - 1])
+        page.until_shown(".pointRow")
+        assert harm(page) == []
+    page.go("#f0")
+    page.until_text("#sourceTitle", "hostile.zig")
+    lines = [line for line in hostile.path("src/hostile.zig").read_text().split("\n") if "\r" not in line]
+    page.until(lambda: missing(page, ".lineText", tuple(lines)) == [])
+    page.script("document.querySelector('.mark').focus()")
+    page.until_shown("#pointCard")
+    assert harm(page) == []
+
+
+def test_names_of_targets_and_tests_are_only_text(page: Page, server: WebServer, hostile: Puppet) -> None:
+    """The list, notices, progress, oddities, and what gets nowhere."""
+    page.size(1600, 3000)
+    page.visit(server.url)
+    page.until_text("#targetName", PAYLOADS[0])
+    page.click("#targetButton")
+    page.until(lambda: missing(page, "#targetList .targetHead .name") == [])
+    page.until(lambda: missing(page, "#targetList tr .name") == [])
+    assert harm(page) == []
+    page.press(Keys.ESCAPE)
+    page.until(lambda: missing(page, "#noticeOddities li") == [])
+    page.until(lambda: missing(page, "#noticeLines") == [])
+    server.set_status("failed", ALL)
+    page.until(lambda: missing(page, "#noticeLog") == [])
+    hostile.executable.write_bytes(b"another")
+    server.notify()
+    page.until_text("#noticeLines", "newer than what is shown")
+    assert harm(page) == []
+    wanted = quote(PAYLOADS[2], safe="")
+    page.visit(f"{server.url}?target={wanted}#{wanted}")
+    page.until_text("#noticeText, #noticeLog", PAYLOADS[2])
+    assert harm(page) == []
+
+
+def test_findings_are_only_text(page: Page, server: WebServer, tmp_path: Path) -> None:
+    """Message, kind, test, stack, output, command and input."""
+    store = findings_of(server, tmp_path)
+    for number, payload in enumerate(PAYLOADS):
+        store.add(
+            finding(number, kind=payload, message=payload, test=payload, place=payload), payload.encode()
+        )
+    stack = "".join(f"{payload}:1:1: 0x1 in {payload} (test)\n{payload}\n^\n" for payload in PAYLOADS)
+    more = {"kind": ALL, "message": ALL, "test": ALL, "target": ALL, "place": f"{ALL}:1:1", "argv": PAYLOADS}
+    store.add(finding(99, stack=stack, stderr=ALL + stack, **more), ALL.encode())
+    page.size(1600, 3000)
+    page.visit(f"{server.url}#findings")
+    page.until(lambda: len(page.texts("#findingRows li")) == len(PAYLOADS) + 1)
+    without_escapes = tuple(payload for payload in PAYLOADS if "\x1b" not in payload)
+    page.until(lambda: missing(page, "#findingRows .title", without_escapes) == [])
+    page.until(lambda: missing(page, ".chip") == [])
+    assert harm(page) == []
+    page.go(f"#finding/{99:016x}")
+    page.until_shown("#findingInput-bytes")
+    page.click("#findingDetail details summary")
+    page.until(lambda: missing(page, "#findingDetail .stack", without_escapes) == [])
+    page.until(lambda: missing(page, "#findingDetail .paper", without_escapes) == [])
+    page.click("#findingInput-text")
+    plain = tuple(payload for payload in PAYLOADS if payload.isprintable())
+    page.until(lambda: missing(page, "#findingInput-bytes", plain) == [])
+    page.click("#findingInput-zig")
+    assert harm(page) == []
+    # Characters that turn the text around, or hide, are named instead of used where bytes are shown.
+    assert "\u202e" not in page.text("#findingInput-bytes")
+    page.go("#finding/" + quote(PAYLOADS[2], safe=""))
+    page.until_text("#findingDetail", PAYLOADS[2])
+    page.go("#coverage")
+    page.until_text("#status", "Waiting")
+    assert harm(page) == []
+
+
+def test_corpora_and_the_log_are_only_text(page: Page, server: WebServer, tmp_path: Path) -> None:
+    """Names, inputs and lines."""
+    for number, payload in enumerate(PAYLOADS):
+        corpus_of(server, tmp_path / str(number), payload, [payload.encode()], target=payload)
+        server.add_log(payload, payload, "error")
+    page.size(1600, 3000)
+    page.visit(f"{server.url}#corpus/2/0")
+    page.until_text("#corpusDetail", PAYLOADS[2])
+    page.until(lambda: missing(page, "#corpusRows .title") == [])
+    page.click("#corpusInput-text")
+    page.until_text("#corpusInput-bytes", PAYLOADS[2])
+    assert harm(page) == []
+    page.go("#log")
+    without_escapes = tuple(payload for payload in PAYLOADS if "\x1b" not in payload)
+    page.until(lambda: missing(page, ".logEntry .logText", without_escapes) == [])
+    page.until(lambda: missing(page, ".logEntry .source") == [])
+    assert harm(page) == []
