@@ -97,6 +97,16 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test in a browser that has passed fails if the browser complains."""
+    yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if page is not None:
+        complaints = page.complaints()
+        assert not complaints, "\n".join(complaints)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Reports travel between processes as UTF-8, and what tests log about odd paths is not always text."""
     report = yield

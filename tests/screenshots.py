@@ -73,7 +73,10 @@ pub const Recipe = struct {
             'g' => .gram,
             'l' => .liter,
             'x' => .piece,
-            'k' => if (word.len > 1 and word[1] == 'g') @panic("kilograms are not known yet") else error.UnknownUnit,
+            'k' => {
+                if (word.len == 1 or word[1] != 'g') return error.UnknownUnit;
+                @panic("kilograms are not known yet");
+            },
             else => error.UnknownUnit,
         };
     }
@@ -151,16 +154,14 @@ def main() -> None:
             time.sleep(FUZZED_SECONDS)
             page.until(lambda: page.text("#statFindings") != "0", BUILD_SECONDS)
             take(page, "overview", 1280, 800, "light")
-            page.click_text("#nextFiles a", "recipe.zig")
+            page.click_text("#nextFunctions a", "recipe.Recipe.unit")
             page.until_shown("#sourceScroll .mark")
             take(page, "source", 1280, 800, "dark")
             take(page, "narrow", 360, 780, "light")
             page.go("#findings")
             page.click("#findingRows a")
-            page.until_shown("#findingDetail pre")
+            page.until_text("#findingDetail", "Reproduce")
             take(page, "finding", 1280, 800, "light")
-            page.go("#log")
-            take(page, "log", 1280, 800, "dark")
         finally:
             driver.quit()
 

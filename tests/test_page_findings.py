@@ -110,7 +110,7 @@ def test_an_input_is_shown_as_hex_as_text_and_as_zig(
     copied = click_copy(page, ".byteView .tools button")
     assert bytes.fromhex("".join(line[10:58] for line in copied.split("\n"))) == BYTES
     page.click("#findingInput-text")
-    page.until_text("#findingInput-bytes", 'say "x"\\', "␊", "␀", "␛", "ä", "U+202E")
+    page.until_text("#findingInput-bytes", 'say "x"\\', "LF", "HT", "NUL", "ESC", "ä", "U+202E")
     assert "\u202e" not in page.text("#findingInput-bytes")
     page.press(Keys.ARROW_RIGHT)
     literal = '"say \\"x\\"\\\\\\n\\t\\xff\\x00\\x1b\\xc3\\xa4\\xe2\\x80\\xae"'
@@ -208,7 +208,7 @@ def test_many_findings_can_be_filtered(page: Page, web_server: WebServer, store:
     page.fill("#viewFindings input", "OTHER")
     page.until(lambda: page.texts("#findingRows .title") == ["number 5"])
     page.fill("#viewFindings input", "nothing")
-    page.until_text("#viewFindings .listNote", "No finding matches")
+    page.until_text("#viewFindings .entriesNote", "No finding matches")
     page.fill("#viewFindings input", "")
     page.click_text(".chip", "hang 2")
     page.until(lambda: page.texts("#findingRows .title") == ["number 6", "number 5"])
@@ -261,7 +261,7 @@ def test_a_corpus_lists_its_inputs_and_shows_their_bytes(
     assert page.texts("#corpusRows tbody td")[2] == "5 B"
     page.click("#corpusRows tbody tr:nth-child(2) a")
     page.until(lambda: page.hash == "#corpus/0/1")
-    page.until_text("#corpusInputTitle", "Input 1")
+    page.until_text("#corpusDetail h2", "Input 1")
     page.until_text("#corpusInput-bytes", "74 68 72 65 65", "three")
     page.click_text("#corpusDetail a", "Older")
     page.until_text("#corpusInput-bytes", "one")
@@ -355,19 +355,19 @@ def test_the_log_goes_on_and_stays_where_the_reader_is(page: Page, web_server: W
         web_server.add_log("a", f"line {number}")
     page.visit(f"{web_server.url}#log")
     at_end = (
-        "const dom = document.querySelector('#logLines');"
+        "const dom = document.querySelector('#logScroll');"
         "return dom.scrollHeight - dom.scrollTop - dom.clientHeight < 30"
     )
     page.until(lambda: len(page.texts(".logEntry")) == 300 and page.script(at_end))
     web_server.add_log("a", "the newest")
     web_server.notify()
     page.until(lambda: page.texts(".logEntry")[-1].endswith("the newest") and page.script(at_end))
-    page.script("document.querySelector('#logLines').scrollTop = 0")
+    page.script("document.querySelector('#logScroll').scrollTop = 0")
     page.until_shown("#logJump")
     web_server.add_log("a", "unread")
     web_server.notify()
     page.until_text("#logJump", "1 new line")
-    assert page.script("return document.querySelector('#logLines').scrollTop") == 0
+    assert page.script("return document.querySelector('#logScroll').scrollTop") == 0
     page.click("#logJump")
     page.until(lambda: page.script(at_end))
     page.until_hidden("#logJump")

@@ -28,7 +28,8 @@ export function start() {
   on("index", loadSoon);
   on("target", loadSoon);
   setInterval(tick, TICK_MS);
-  load();
+  // What nobody sees is drawn when it comes into sight.
+  new ResizeObserver(loadSoon).observe(byId("panelNew"));
 }
 
 function build() {
@@ -44,6 +45,7 @@ function build() {
 }
 
 function load() {
+  if (byId("panelNew").hidden) return;
   const before = groups;
   groups = state.hasIndex ? groupPoints() : [];
   const isSame = groups.length === before.length && groups.every((group, i) => isSameNews(group, before[i]));

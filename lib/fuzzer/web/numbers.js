@@ -7,7 +7,12 @@ import { count64, u32s, wasm } from "./wasm.js";
 
 const TICK_MS = 1000;
 
+// The files that are not Zig's own, where there are files of both kinds: what the reader wrote is
+// little beside the standard library.
+let ownFiles = [];
+
 export function start() {
+  on("index", findOwnFiles);
   const render = everyFrame(renderNumbers);
   for (const event of ["index", "coverage", "points", "lines", "findings"]) on(event, render);
   on("pause", render);
@@ -25,6 +30,7 @@ function renderNumbers() {
   setText(byId("statCoverage"), percent(covered, total));
   setText(byId("statPoints"), `${count(covered)} / ${counted(total, "point")}`);
   setBar(byId("coverageBar"), covered, total);
+  renderOwn();
   setNumber(byId("statTotalRuns"), runs);
   setNumber(byId("statUniqueRuns"), unique);
   setTitle(byId("statUniqueRuns"), `${count(unique)}: ${percent(unique, runs)} of the runs reached new code paths`);
@@ -32,6 +38,24 @@ function renderNumbers() {
   setPart(byId("statFunctions"), wasm.functionsCovered() >>> 0, wasm.functionCount() >>> 0, "functions entered");
   setPart(byId("statFiles"), wasm.filesCovered() >>> 0, wasm.filesTotal() >>> 0, "files with coverage points");
   renderTicking();
+}
+
+function findOwnFiles() {
+  const all = Array.from({ length: wasm.fileCount() }, (_, file) => file).filter((file) => wasm.fileTotal(file) > 0);
+  ownFiles = all.filter((file) => !wasm.fileIsStd(file));
+  if (ownFiles.length === all.length) ownFiles = [];
+}
+
+function renderOwn() {
+  let covered = 0, total = 0;
+  for (const file of ownFiles) {
+    covered += wasm.fileCovered(file) >>> 0;
+    total += wasm.fileTotal(file) >>> 0;
+  }
+  const dom = byId("statOwn");
+  dom.hidden = ownFiles.length === 0;
+  setText(dom, `${percent(covered, total)} without std`);
+  setTitle(dom, `${count(covered)} / ${counted(total, "point")}`);
 }
 
 function renderTicking() {
