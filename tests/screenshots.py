@@ -1,5 +1,6 @@
 """The pictures of the page in ``docs/``, taken while a real fuzzer runs: see ``scripts/screenshots``."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,7 @@ def main() -> None:
     for flag in (*FLAGS, "--hide-scrollbars"):
         options.add_argument(flag)
     with tempfile.TemporaryDirectory() as folder, fuzzing(Path(folder)) as url:
-        driver = webdriver.Chrome(options=options)
+        driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
         try:
             page = Page(driver)
             page.open(url)

@@ -358,6 +358,7 @@ def test_the_log_goes_on_and_stays_where_the_reader_is(page: Page, web_server: W
         "const dom = document.querySelector('#logScroll');"
         "return dom.scrollHeight - dom.scrollTop - dom.clientHeight < 30"
     )
+    page.until_shown("#notice")  # Which takes some of the room of the log.
     page.until(lambda: len(page.texts(".logEntry")) == 300 and page.script(at_end))
     web_server.add_log("a", "the newest")
     web_server.notify()
@@ -379,9 +380,12 @@ def test_the_log_is_whole_after_a_lost_connection(page: Page, web_server: WebSer
         web_server.add_log("a", f"line {number}")
     page.visit(f"{web_server.url}#log")
     page.until(lambda: len(page.texts(".logEntry")) == 3)
-    page.visit(f"{web_server.url}#coverage")
+    assert web_server._http_server is not None
+    for session in list(web_server._http_server._sessions):
+        session.stop()
+    page.until_text("#connection", "reconnecting")
     web_server.add_log("a", "line 3")
-    page.go("#log")
+    page.until(lambda: page.text("#connection") == "connected")
     page.until(lambda: len(page.texts(".logEntry")) == 4)
     assert [text[-6:] for text in page.texts(".logEntry")] == [f"line {number}" for number in range(4)]
 

@@ -1,7 +1,7 @@
 // Asking the server for what it does not tell by itself.
 
 /** The answer to a request for `url`; an Error says what went wrong. */
-export async function fetched(url) {
+async function fetched(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   return response;

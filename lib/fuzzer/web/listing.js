@@ -114,7 +114,7 @@ export class Listing {
     this.#active = Math.max(activeId === null ? 0 : this.#model.indexOf(activeId), 0);
     this.#showHeads();
     this.#scroller.classList.toggle("listTree", this.#choices.tree === true);
-    if (isOther) this.#rows.setCount(this.#model.length);
+    if (isOther || this.#rows.count !== this.#model.length) this.#rows.setCount(this.#model.length);
     else this.#showCounts();
     setText(this.#note, this.#model.note());
     this.#note.hidden = this.#note.textContent === "";
@@ -143,6 +143,7 @@ export class Listing {
 
   // Marks what is open, and brings it into sight: where nobody is reading, or if that `isWanted`.
   showCurrent(isWanted = false) {
+    if (this.#isPending) return; // The rows are those of another list.
     const id = this.#model.currentId();
     for (const [index, row] of this.#rows.entries()) this.#markCurrent(row, this.#model.item(index).id === id);
     if (id === null || !this.#isVisible || (this.#isInUse && !isWanted)) return;

@@ -25,8 +25,11 @@ export function start() {
   view.filter.addEventListener("input", filterAll);
   view.level.addEventListener("change", filterAll);
   view.scroll.addEventListener("scroll", onScroll, { passive: true });
-  // Rows that are not in sight have no size of their own yet, and filtered ones none at all.
-  new ResizeObserver(keepEnd).observe(view.lines);
+  // Rows that are not in sight have no size of their own yet, and filtered ones none at all; and what appears
+  // above the log leaves it less room.
+  const sizes = new ResizeObserver(keepEnd);
+  sizes.observe(view.lines);
+  sizes.observe(view.scroll);
   view.jump.addEventListener("click", onJump);
   view.download.addEventListener("click", download);
   copyOnClick(view.copy, wantedText);
