@@ -159,17 +159,21 @@ def test_samples_are_a_second_apart_and_stamps_are_not():
     assert history.first_covered[:6].tolist() == [1000, 1000, 1000, 1001, 1001, 1001]
 
 
-def test_a_clock_that_is_set_back_leaves_no_sample_in_the_future():
-    """The page needs ascending times; what is in the future is dropped, and readers get all anew."""
+def test_a_clock_that_is_set_back_takes_all_with_it():
+    """The page needs ascending times, none in the future; nothing is lost, and readers get all anew."""
     history = new_history()
     had: list[HistorySample] = []
     for second in range(10):
         history.record(1000.0 + second, snapshot(second))
     cursor = received(history, None, had)
+    history.mark(1008.0, "restart", "again")
     history.record(1004.5, snapshot(20))
+    cursor = received(history, cursor, had)
+    assert [sample.time for sample in had] == [995.5 + second for second in range(10)]
+    assert [mark.time for mark in history.marks] == [995.5, 1003.5]
+    history.record(1005.5, snapshot(20))
     received(history, cursor, had)
-    assert [sample.time for sample in had] == [1000, 1001, 1002, 1003, 1004, 1004.5]
-    assert had[-1].flags == HistorySample.START
+    assert (len(had), had[-1]) == (11, HistorySample(1005.5, 20, had[-1].unique_runs, 0))
     # A pause during which the clock goes back.
     for moment in (1006, 1009, 1007.5):
         history.record(moment, snapshot(20 + (moment == 1007.5)))

@@ -172,13 +172,9 @@ class History:
         return new
 
     def _add_sample(self, moment: float, snapshot: SeenPcsSnapshot) -> None:
+        if self._samples and self._samples[-1].time > moment:
+            self._move_back(self._samples[-1].time - moment)
         samples = self._samples
-        if samples and samples[-1].time > moment:
-            # Somebody has set the clock back. Times must ascend, and none may lie in the future.
-            while samples and samples[-1].time > moment:
-                samples.pop()
-            self._series += 1
-            self._looked = False
         numbers = snapshot.n_runs, snapshot.unique_runs, self._covered
         last = samples[-1] if samples else None
         if last is not None and self._looked:
@@ -196,6 +192,13 @@ class History:
         if len(samples) > MAX_SAMPLES:
             self._samples = thinned(samples)
             self._series += 1
+
+    def _move_back(self, seconds: float) -> None:
+        """Somebody has set the clock back: what lies before that moves along, and nothing is lost."""
+        self._samples = [replace(each, time=each.time - seconds) for each in self._samples]
+        self._marks = tuple(replace(each, time=each.time - seconds) for each in self._marks)
+        self._last_look -= seconds
+        self._series += 1
 
     def since(self, cursor: Cursor | None) -> tuple[Cursor, bool, bytes | None]:
         """What a reader has not got: cursor for the next call, whether it is all of it, the message.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import struct
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from fuzzserver.coverage.tables import little_endian_bytes
 from fuzzserver.errors import InputError
+from fuzzserver.files import open_regular
 from fuzzserver.findings import write_whole
 from fuzzserver.wire.abi import HistorySample
 
@@ -93,7 +95,8 @@ def _remove_oldest(folder: Path) -> None:
 def load_history(path: Path, points_len: int) -> StoredHistory | None:
     """The history at ``path``, if there is one that can be used for so many points."""
     try:
-        stored = _parse(path.read_bytes())
+        with os.fdopen(open_regular(path), "rb") as file:
+            stored = _parse(file.read())
         if len(stored.first_covered) != points_len:
             raise InputError(f"it is of {len(stored.first_covered)} points, not of {points_len}")
         return stored

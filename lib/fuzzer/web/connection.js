@@ -2,7 +2,7 @@
 // into main.wasm, and telling the others what they have changed.
 
 import { emit, on, state } from "./bus.js";
-import { moveToWasm, wasm } from "./wasm.js";
+import { moveToWasm, setClock, wasm } from "./wasm.js";
 
 // What `receive` of main.zig answers.
 const MALFORMED = 0, UNKNOWN = 1, SAME_INDEX = 3, NEW_INDEX = 4, COVERAGE = 5;
@@ -159,8 +159,8 @@ function onMessage(event) {
   const bytes = new Uint8Array(event.data);
   if (wasm !== null) return onBytes(bytes);
   // An index makes worthless what was told of another one.
-  if (bytes[0] === SOURCE_INDEX) queued = queued.filter((each) => each[0] === CURRENT_TIME);
-  queued.push(bytes);
+  if (bytes[0] === SOURCE_INDEX) queued = queued.filter(({ bytes: each }) => each[0] === CURRENT_TIME);
+  queued.push({ bytes, time: performance.now() });
 }
 
 function onText(text) {
@@ -196,14 +196,18 @@ function readQueued() {
   if (wasm === null) return;
   const messages = queued;
   queued = [];
-  messages.forEach(onBytes);
+  for (const { bytes, time } of messages) onBytes(bytes, time);
 }
 
-function onBytes(bytes) {
+// `time`, of performance.now(), is when the message came, which is long ago if wasm had to be compiled first.
+function onBytes(bytes, time = performance.now()) {
+  setClock(time);
   // Zig's messages do not say when; the page's clock has to do.
-  wasm.setClock(Date.now() / 1000);
+  wasm.setClock((performance.timeOrigin + time) / 1000);
   moveToWasm(bytes);
-  switch (wasm.receive() >>> 0) {
+  const code = wasm.receive() >>> 0;
+  setClock(null);
+  switch (code) {
     case MALFORMED:
       console.warn(`ignored a malformed message of ${bytes.length} bytes, tag ${bytes[0]}`);
       break;

@@ -252,6 +252,7 @@ export class Listing {
 
   #onUpdate() {
     this.#isStale = true;
+    if (this.#isPending) return this.onVisible();
     if (!this.#isVisible) {
       this.#isPending = true;
       return;

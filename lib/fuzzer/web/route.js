@@ -75,8 +75,10 @@ function onClick(event) {
 function follow(hash, remembered) {
   Object.assign(route, NOWHERE, parse(hash));
   place = remembered;
-  if (!state.hasIndex || (route.location === null && route.file === null)) return;
+  if (!state.hasIndex || route.view !== "coverage") return;
+  // A place that the build before this one did not have leaves no number to be found by.
   if (remembered !== null && !isAt(remembered)) findPlace(remembered);
+  if (route.location === null && route.file === null) return;
   if (route.location !== null && route.location < wasm.locationCount()) {
     route.file = wasm.locationFile(route.location) >>> 0;
     route.line = wasm.locationLine(route.location) >>> 0;

@@ -27,9 +27,12 @@ async function fetchWasm() {
   }
 }
 
+// What wasm takes for the time, of performance.now(); null for the real one.
+let clock = null;
+
 const IMPORTS = {
   js: {
-    clock: () => performance.now(),
+    clock: () => clock ?? performance.now(),
     log: (ptr, len) => console.log(decode(ptr >>> 0, len >>> 0)),
   },
 };
@@ -39,6 +42,11 @@ const IMPORTS = {
 export function moveToWasm(bytes) {
   const ptr = wasm.inbox(bytes.length) >>> 0;
   new Uint8Array(wasm.memory.buffer, ptr, bytes.length).set(bytes);
+}
+
+// For messages that are read later than they came.
+export function setClock(time) {
+  clock = time;
 }
 
 export function text(slice) {
