@@ -22,7 +22,8 @@ _AS_IT_IS = ("fuzzserver.compiler", "fuzzserver.worker")
 """Loggers of what other programs wrote."""
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Besides what terminals obey: what turns the direction of writing, so that text looks like another."""
 
 
 def printable(text: str) -> str:
@@ -30,7 +31,7 @@ def printable(text: str) -> str:
 
     What fuzz tests print may hold any byte of an input, and a terminal would obey it.
     """
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class _Formatter(logging.Formatter):

@@ -101,7 +101,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """A test in a browser that has passed fails if the browser complains."""
     yield
     page = getattr(item, "funcargs", {}).get("page")
-    if page is not None:
+    if isinstance(page, support_browser.Page):
         complaints = page.complaints()
         assert not complaints, "\n".join(complaints)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -595,6 +596,23 @@ def test_only_what_is_new_is_sent(web_server: WebServer, copied: FuzzRunStep) ->
         watch(connection, "coverage_update")
         set_header(copied, n_runs=1001)
         assert set(watch(connection, "coverage_update").order) == {"coverage_update"}
+
+
+def test_runs_of_a_worker_that_joins_are_not_of_now(
+    web_server: WebServer, copied: FuzzRunStep, tmp_path: Path
+) -> None:
+    """What it has made before is counted, and said to be of nobody knows when."""
+    web_server.post(CoverageMsg(1, copied))
+    with viewer(web_server.port, **OURS) as connection:
+        binary(connection, 2)
+        joined = tmp_path / "joined"
+        shutil.copy(copied.coverage_file, joined)
+        web_server.coverage_files.get(1).add_coverage_file(joined)
+        head = CoverageDeltaHeader.parse(binary(connection, OwnTag.COVERAGE_DELTA))
+        assert (head.time, head.new_len) == (CoverageDeltaHeader.UNKNOWN_TIME, 0)
+        set_header(copied, n_runs=head.n_runs + 1)
+        head = CoverageDeltaHeader.parse(binary(connection, OwnTag.COVERAGE_DELTA))
+        assert head.time > CoverageDeltaHeader.UNKNOWN_TIME
 
 
 def test_long_news_are_sent_as_a_whole(web_server: WebServer, copied: FuzzRunStep) -> None:

@@ -137,6 +137,16 @@ def test_delta_is_an_update(binary: PageBinary, seed: int) -> None:
         assert by_update.indexes("newlyCovered") == by_delta.indexes("newlyCovered") == sorted(new)
 
 
+def test_what_a_worker_brings_along_is_no_news(page: Page) -> None:
+    """Runs of nobody knows when are no speed, and points no news."""
+    page.send(small_map().index())
+    page.send(update_message([0], 3, 100))
+    assert page.send(delta_message([1], 1, 1_000_000)) == COVERAGE
+    assert (page.indexes("newlyCovered"), page.indexes("newest", 10)) == ([], [])
+    assert (page.number("coveredCount"), page.call("pointTime", 1)) == (2, 1)
+    assert math.isnan(page.call("recentSpeed"))
+
+
 def test_bits_to_spare(page: Page) -> None:
     """Bits behind the last point are none."""
     page.send(small_map().index())

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzzserver.errors import CoverageFileError
@@ -31,6 +31,8 @@ class SeenPcsSnapshot:
     unique_runs: int
     seen_bits: bytes
     """One bit per PC, least significant first, in whole 64-bit words."""
+    files: int = field(default=1, compare=False)
+    """How many files were read: one more brings along what happened before it was looked at."""
 
 
 class SeenPcs:
@@ -163,6 +165,7 @@ class JoinedSeenPcs:
             sum(snapshot.n_runs for snapshot in snapshots),
             sum(snapshot.unique_runs for snapshot in snapshots),
             bits.to_bytes(len(snapshots[0].seen_bits), "little"),
+            len(snapshots),
         )
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from fuzzserver.coverage.history import Cursor
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
 from fuzzserver.web.news import News
-from fuzzserver.wire.abi import CurrentTime
+from fuzzserver.wire.abi import CoverageDeltaHeader, CurrentTime
 
 __all__ = ["SUBPROTOCOL", "Session"]
 
@@ -208,7 +208,10 @@ class Session:
     def _update_message(self, snapshot: SeenPcsSnapshot) -> bytes:
         """What says the client how far coverage is now: what is new of it, where that is shorter."""
         if self._news is not None and self._sent_snapshot is not None:
-            delta = coverage_delta_message(self._sent_snapshot, snapshot, time.time())
+            # A worker that joins brings runs and points along that are not of now.
+            joined = snapshot.files != self._sent_snapshot.files
+            moment = CoverageDeltaHeader.UNKNOWN_TIME if joined else time.time()
+            delta = coverage_delta_message(self._sent_snapshot, snapshot, moment)
             if delta is not None:
                 return delta
         return coverage_update_message(snapshot)

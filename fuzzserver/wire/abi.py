@@ -250,9 +250,11 @@ class CoverageDeltaHeader:
     n_runs: int
     unique_runs: int
     time: float
-    """When the bits were read, in seconds since 1970."""
+    """When the bits were read, in seconds since 1970; or ``UNKNOWN_TIME``."""
 
     LAYOUT: ClassVar = struct.Struct("<B3xIQQd")
+    UNKNOWN_TIME: ClassVar = 1.0
+    """For runs and points of one more worker, who may have been at it for long: they are no news."""
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

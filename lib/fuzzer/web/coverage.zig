@@ -117,14 +117,16 @@ pub fn replace(c: *Coverage, words: []const u64, now: f64, points: *const Points
     if (is_first) c.takeTimes(points);
 }
 
-/// Adds points that are ascending and below `len`; some may be covered already.
+/// Adds points that are ascending and below `len`; some may be covered already. They are no news
+/// if nobody knows since when they are covered.
 pub fn extend(c: *Coverage, items: []const u32, now: f64) error{OutOfMemory}!void {
     c.newly.clearRetainingCapacity();
     for (items) |point| {
         if (c.has(point)) continue;
-        try c.newly.append(gpa, point);
         c.bits[point / 64] |= @as(u64, 1) << @intCast(point % 64);
         c.cover(point, now);
+        if (now == unknown_time) continue;
+        try c.newly.append(gpa, point);
         c.offer(point);
     }
 }

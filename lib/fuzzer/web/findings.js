@@ -222,7 +222,7 @@ function renderRow(finding) {
   const [kind, message, test, facts] = row.dom.firstElementChild.children;
   const [number, seen, reproduces] = facts.children;
   setText(kind, finding.kind);
-  setText(message, withoutEscapes(finding.message).replaceAll(/\s*\n\s*/g, " "));
+  setText(message, withoutEscapes(finding.message).split("\n").map((line) => line.trim()).join(" "));
   const place = (finding.place ?? "").split("/").at(-1);
   setText(test, [finding.test, hasManyTargets() ? finding.target : "", place].filter(Boolean).join(" · "));
   setText(number, finding.count === 1 ? "once" : counted(finding.count, "time"));

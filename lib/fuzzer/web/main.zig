@@ -211,6 +211,8 @@ fn receiveDelta(bytes: []align(8) const u8) memory.ParseError!Received {
         if (item >= coverage.len or i != 0 and item <= items[i - 1]) return error.Malformed;
     }
     try coverage.extend(items, @max(header.time, Coverage.unknown_time));
+    // One more worker is counted, with the runs that it made before.
+    if (header.time <= Coverage.unknown_time) speed = .{};
     takeRuns(header.n_runs, header.unique_runs);
     return .coverage;
 }

@@ -21,9 +21,9 @@ export function withoutEscapes(text) {
   return text.replace(ESCAPES, "");
 }
 
-/** Elements for a text of several lines, one after the other. */
+/** Elements for a text of several lines, one after the other; lines that are nothing special share one. */
 export function printedLines(text) {
-  return parse(text).map((part) => element("div", { class: "printed" }, ...printedParts(part)));
+  return joined(parse(text)).map((part) => element("div", { class: "printed" }, ...printedParts(part)));
 }
 
 /**
@@ -115,6 +115,21 @@ function parse(text) {
     }
   }
   return parts;
+}
+
+// Tests may print very many short lines, each of which would cost the browser as much as a long one.
+function joined(parts) {
+  const result = [];
+  for (const part of parts) {
+    const last = result.at(-1);
+    if (last !== undefined && isPlain(last) && isPlain(part)) last.text += "\n" + part.text;
+    else result.push(part);
+  }
+  return result;
+}
+
+function isPlain({ path, text }) {
+  return path === undefined && !SEVERITY.test(text);
 }
 
 function printedParts(part) {
