@@ -67,9 +67,10 @@ class Page:
         self.driver.get(url)
 
     def visit(self, url: str) -> None:
-        """Go to our page, and wait until it can read what the server says."""
+        """Go to our page, and wait until it shows what the server says: then nothing moves any more."""
         self.open(url)
         self.until(lambda: "Loading" not in self.text("#status"), PATIENCE)
+        self.until_shown("#notice, #overview")
 
     @property
     def hash(self) -> str:

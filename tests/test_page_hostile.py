@@ -67,7 +67,7 @@ PAYLOADS = (
     f"</textarea><img src=x onerror={RUN}>",
     f"__proto__ constructor {RUN}",
     f"\u202e<img src=x onerror={RUN}>\u2066\u200f",
-    f"\u2028\u2029\ufeff<script>{RUN}</script>\ud83d\ude00".encode("utf-16", "surrogatepass").decode(
+    f"x\u2028\u2029\ufeff<script>{RUN}</script>\ud83d\ude00".encode("utf-16", "surrogatepass").decode(
         "utf-16"
     ),
     f"\x01\x02\x07\x08\x0b\x1b[31m\x7f\x85<img src=x onerror={RUN}>",
