@@ -258,7 +258,7 @@ def test_a_new_build_keeps_the_place(page: Page, web_server: WebServer, tmp_path
     """Files and points have other numbers then; the open file and line stay open."""
     page.visit(web_server.url)
     page.go("#f1:4")
-    page.until_text("#sourceTitle", "parser.zig")
+    page.until_shown("#sourceScroll .sourceRow.current")
     line = page.text("#sourceScroll .sourceRow.current")
     sources = {"src/aaa.zig": "fn f() void {\n    §return;\n}\n", **support_puppet.EXAMPLE}
     Puppet(tmp_path, sources, coverage_id=7).show(web_server)

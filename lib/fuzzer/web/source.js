@@ -127,6 +127,11 @@ function build() {
   keys = new SourceKeys(dom.scroll, rows);
   strip = new Strip(dom.scroll, rows, stripMarks);
   dom.body.append(strip.dom);
+  const room = new ResizeObserver(() => {
+    if (wish !== null && loading === null && content !== "none") reveal();
+  });
+  room.observe(dom.scroll);
+  room.observe(dom.points);
   const keysSoon = everyFrame(() => keys.update());
   dom.scroll.addEventListener("scroll", () => {
     keysSoon();
@@ -283,6 +288,8 @@ function namePlace() {
 
 // Brings into sight what the address names, or what was in sight when the reader left.
 function reveal() {
+  // A view that is hidden still cannot be scrolled; `wish` waits until there is room.
+  if (content !== "none" && (content === "text" ? dom.scroll : dom.points).clientHeight === 0) return;
   const { scroll } = wish ?? {};
   wish = null;
   if (content === "points") revealPoint();
