@@ -192,7 +192,8 @@ def _demo_root(args: argparse.Namespace) -> Path:
     folder = cache_dir_of(args) / "demo"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(paths.example(), folder))
+        # With the time of the original: a cached executable must not look older than its source.
+        return Path(shutil.copy2(paths.example(), folder))
     except OSError as error:
         raise InputError(
             f"cannot copy the example to '{folder}': {error.strerror}; --cache-dir names another"

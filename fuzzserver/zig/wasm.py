@@ -22,7 +22,7 @@ FUZZER_CPU_FEATURES = (
 def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: OptimizeMode) -> Path:
     """Compile ``<lib_dir>/fuzzer/web/main.zig`` and return the path of the wasm file.
 
-    The two modules that find identifiers and render source come from the compiler's own ``lib``.
+    ``Walk`` and ``html_render``, from the compiler's own ``lib``, are for Zig's page; ours does without.
     The compiler keeps the result in its cache: without changes this takes a few milliseconds.
     """
     cache_dir = client.global_cache_dir
