@@ -307,6 +307,7 @@ def test_a_map_describes_its_executable(debug_pair, small_pair, tmp_path):
         "has_debug_info": True,
         "zig_version": "0.14.1",
         "oddities": [],
+        "fault": None,
     }
     assert coverage_map.describe_json() == expected
     other = shutil.copy(debug_pair.executable, tmp_path / "other")

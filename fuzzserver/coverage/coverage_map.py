@@ -98,7 +98,7 @@ class CoverageMap:
         self.functions = functions
         self.history = history
         """How the coverage grew; ``record`` adds to it."""
-        self.seen_pcs = JoinedSeenPcs(seen_pcs)
+        self.seen_pcs = JoinedSeenPcs(seen_pcs, pcs)
         self.coverage = coverage
         self.source_locations = source_locations
         """Three items for each PC, in the order of the coverage file: file, line, column."""
@@ -113,6 +113,7 @@ class CoverageMap:
         self._pcs = pcs
         # Held from reading a snapshot until it is recorded: what is recorded must not be out of order.
         self._history_lock = threading.Lock()
+        self._recorded_files = 0
 
     @property
     def executable(self) -> Path:
@@ -125,7 +126,7 @@ class CoverageMap:
         return self.facts.replaced
 
     def describe_json(self) -> dict[str, Any]:
-        """What people should know of the executable, for JSON."""
+        """What people should know of the executable and of its coverage files, for JSON."""
         return {
             "executable": str(self.executable),
             "executable_time": self.facts.time,
@@ -133,6 +134,7 @@ class CoverageMap:
             "has_debug_info": self.facts.has_debug_info,
             "zig_version": self.facts.zig_version,
             "oddities": list(self.oddities),
+            "fault": self.seen_pcs.fault,
         }
 
     @property
@@ -155,9 +157,7 @@ class CoverageMap:
                     f"coverage file '{path}' lists other PCs than the workers before it, though its id is "
                     f"{coverage_file_name(self.coverage_id)}, too; it is not counted"
                 )
-            with self._history_lock:
-                self.seen_pcs.add(seen_pcs)
-                self.history.look_anew()
+            self.seen_pcs.add(seen_pcs)
         except BaseException:
             seen_pcs.close()
             raise
@@ -174,7 +174,11 @@ class CoverageMap:
     def record(self) -> None:
         """Add to the history what is new."""
         with self._history_lock:
-            self.history.record(time.time(), self.read())
+            snapshot = self.read()
+            if snapshot.files != self._recorded_files:
+                self._recorded_files = snapshot.files
+                self.history.look_anew()
+            self.history.record(time.time(), snapshot)
         self.history.save_if_due()
 
     def points_message(self) -> bytes:

@@ -133,6 +133,9 @@ class History:
         There is a new sample if something has changed and the last one is old enough.
         """
         with self._record_lock:
+            with self._lock:
+                if self._samples and self._samples[-1].time > moment:
+                    self._move_back(self._samples[-1].time - moment)
             new = self._compare_bits(moment, snapshot)
             with self._lock:
                 self._add_sample(moment, snapshot)
@@ -172,8 +175,6 @@ class History:
         return new
 
     def _add_sample(self, moment: float, snapshot: SeenPcsSnapshot) -> None:
-        if self._samples and self._samples[-1].time > moment:
-            self._move_back(self._samples[-1].time - moment)
         samples = self._samples
         numbers = snapshot.n_runs, snapshot.unique_runs, self._covered
         last = samples[-1] if samples else None
@@ -199,6 +200,8 @@ class History:
         self._marks = tuple(replace(each, time=each.time - seconds) for each in self._marks)
         self._last_look -= seconds
         self._series += 1
+        for times in (self._first_covered, self._waiting):
+            _move_times_back(times, round(seconds))
 
     def since(self, cursor: Cursor | None) -> tuple[Cursor, bool, bytes | None]:
         """What a reader has not got: cursor for the next call, whether it is all of it, the message.
@@ -244,12 +247,22 @@ class History:
                 return
             try:
                 save_history(self.path, stored)
+                if self._write_failed:
+                    log.info("history '%s' is saved again", self.path)
                 self._write_failed = False
             except InputError as error:
                 if not self._write_failed:
                     log.warning("%s; the history is lost when the server stops", error)
                 self._write_failed = True
                 self._changed = True
+
+
+def _move_times_back(times: array[int] | dict[int, int], seconds: int) -> None:
+    """Make all times of first coverage earlier; those that nobody knows stay so."""
+    stamped = enumerate(times) if isinstance(times, array) else times.items()
+    for point, when in stamped:
+        if when > UNKNOWN_TIME and seconds:
+            times[point] = max(UNKNOWN_TIME, when - seconds)
 
 
 def newly_covered(before: bytes, now: bytes) -> array[int]:

@@ -39,6 +39,9 @@ _HEAD = struct.Struct("<III")
 _MAX_BODY = 256 * 1024 * 1024
 """No history is larger; a damaged file might claim to be."""
 
+_DAMAGES = (InputError, ValueError, TypeError, OverflowError, RecursionError, struct.error, zlib.error)
+"""What comes of content that is no history."""
+
 _OUR_NAME = re.compile("[0-9a-f]{16}")
 
 
@@ -76,7 +79,7 @@ def save_history(path: Path, stored: StoredHistory) -> None:
             marks,
         )
     )
-    is_new = not path.exists()
+    is_new = not os.path.exists(path)  # Unlike Path.exists, it does not fail where nobody may look.
     write_whole(path, MAGIC + zlib.compress(body, 1))
     if is_new:
         _remove_oldest(path.parent)
@@ -96,7 +99,9 @@ def load_history(path: Path, points_len: int) -> StoredHistory | None:
     """The history at ``path``, if there is one that can be used for so many points."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            stored = _parse(file.read())
+            # What is no history may be as large as the disk.
+            is_ours = file.read(len(MAGIC)) == MAGIC
+            stored = _parse(file.read(_MAX_BODY) if is_ours else None)
         if len(stored.first_covered) != points_len:
             raise InputError(f"it is of {len(stored.first_covered)} points, not of {points_len}")
         return stored
@@ -104,16 +109,17 @@ def load_history(path: Path, points_len: int) -> StoredHistory | None:
         return None
     except OSError as error:
         log.warning("cannot read history '%s': %s; it begins anew", path, error.strerror)
-    except (InputError, ValueError, TypeError, RecursionError, struct.error, zlib.error) as error:
+    except _DAMAGES as error:
         log.warning("history '%s' is of no use: %s; it begins anew", path, error)
     return None
 
 
-def _parse(data: bytes) -> StoredHistory:
-    if not data.startswith(MAGIC):
+def _parse(data: bytes | None) -> StoredHistory:
+    """``data`` is what follows the first line, None if that is another."""
+    if data is None:
         raise InputError("it is damaged, or of another version")
     unpacker = zlib.decompressobj()
-    body = unpacker.decompress(data[len(MAGIC) :], _MAX_BODY)
+    body = unpacker.decompress(data, _MAX_BODY)
     if not unpacker.eof or unpacker.unused_data:
         raise InputError("it has another length than it should have")
     samples_len, points_len, marks_len = _HEAD.unpack_from(body)

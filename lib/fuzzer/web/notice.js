@@ -33,6 +33,7 @@ const NO_INSTRUMENTATION = {
 };
 
 let isPatient = true;
+let wasConnected = false;
 let lostAt = 0;
 // When each thing that is under way was first told, by its text.
 const begun = new Map();
@@ -43,13 +44,18 @@ export function start() {
   for (const event of ["server", "wasm", "connection", "index", "coverage", "points", "source", "target"]) {
     on(event, render);
   }
-  on("connection", () => lostAt = Date.now() / 1000);
+  on("connection", onConnection);
   on("target", bePatient);
   byId("noticeRetry").addEventListener("click", () => loadWasm());
   byId("noticeLink").addEventListener("click", onLink);
   byId("noticeLines").addEventListener("click", onLink);
   setInterval(() => begun.size > 0 && render(), TICK_MS);
   bePatient();
+}
+
+function onConnection() {
+  if (wasConnected) lostAt = Date.now() / 1000;
+  wasConnected = state.connection === "connected";
 }
 
 function bePatient() {
@@ -96,6 +102,12 @@ function wasmNotice() {
 
 function connectionNotice() {
   if (state.connection === "connected" || isPatient) return null;
+  if (state.wantsToken) return {
+    title: "The server wants its token",
+    text: "The one that this browser has is not right any more: a server that is started again makes a new one. " +
+      "Open the address that it printed, here or in another tab; then this page goes on.",
+    isLine: state.hasIndex,
+  };
   if (state.connection === "connecting") return {
     title: "Connecting to the server",
     text: "It does not answer yet. The page tries again every few seconds.",
@@ -188,6 +200,11 @@ function lineNotices() {
   if (map?.replaced) found.push({
     title: "The executable on disk is newer than what is shown",
     text: `${map.executable} has changed since ${clockTime(map.executable_time)}: restart the server or build again.`,
+    isLine: true,
+  });
+  if (map?.fault) found.push({
+    title: "The coverage file is not as it should be",
+    text: `${map.fault}. The page goes on when it is whole again.`,
     isLine: true,
   });
   const build = earlierBuild();
