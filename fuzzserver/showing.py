@@ -57,7 +57,7 @@ def _coverage_id(path: Path) -> int:
 
 
 def _source_paths(source: Path) -> Iterator[SourcePath]:
-    """A file, or all files of a folder except those in hidden folders."""
+    """A file, or all files of a folder except those that are hidden, or in hidden folders."""
     source = source.absolute()
     if source.is_file():
         yield SourcePath(str(source.parent), source.name)
@@ -65,6 +65,8 @@ def _source_paths(source: Path) -> Iterator[SourcePath]:
         for folder, folders, names in os.walk(source):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
+                if name.startswith("."):
+                    continue  # Those are never handed out.
                 yield SourcePath(str(source), os.path.relpath(os.path.join(folder, name), source))
     else:
         raise InputError(f"source '{source}' does not exist")

@@ -27,6 +27,9 @@ from fuzzserver.web.answer import Answer
 
 __all__ = ["FuzzSite", "fuzz_data"]
 
+MAX_CORPUS = 256 << 20
+"""Bytes of a corpus that is made an archive of, which is done in memory."""
+
 
 class FuzzSite(Protocol):
     """The part of a site that is needed here."""
@@ -106,8 +109,14 @@ def _corpus_tar(site: FuzzSite, index: str) -> Answer | None:
     if corpus is None:
         return None
     file = io.BytesIO()
+    inputs = corpus.inputs()
+    if sum(each.size for each in inputs) > MAX_CORPUS:
+        raise InputError(
+            f"the corpus of '{corpus.test}' has more than {MAX_CORPUS >> 20} MiB; copy its folder instead: "
+            f"'{corpus.folder}'"
+        )
     with tarfile.open(fileobj=file, mode="w") as tar:
-        for each in corpus.inputs():
+        for each in inputs:
             try:
                 data = corpus.input(each.number)
             except InputError:
@@ -128,9 +137,9 @@ def _json(value: object) -> Answer:
 
 
 def _download(content: bytes, name: str, content_type: str = "application/octet-stream") -> Answer:
-    # An input may be a page with a script in it: no browser may take it for one of ours.
+    # An input may be a page with a script in it: no browser may show it as one of ours.
     disposition = ("content-disposition", f'attachment; filename="{name}"')
-    return Answer(content_type, content, (disposition, ("x-content-type-options", "nosniff")))
+    return Answer(content_type, content, (disposition,))
 
 
 ROUTES: tuple[tuple[str, Callable[..., Answer | None]], ...] = (

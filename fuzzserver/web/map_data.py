@@ -20,9 +20,9 @@ from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.info import Info
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import InputError
-from fuzzserver.files import open_regular
 from fuzzserver.web.answer import Answer
-from fuzzserver.wire.abi import FileIndex, coverage_file_name
+from fuzzserver.web.source_files import SourceFolders
+from fuzzserver.wire.abi import FileIndex, StringIndex, coverage_file_name
 
 __all__ = ["MapData", "coverage_id_of"]
 
@@ -66,19 +66,16 @@ class MapData:
         name = coverage_map.coverage.file_path(FileIndex(number))
         location = self._location(coverage_map, name)
         try:
-            with os.fdopen(open_regular(location), "rb") as file:
+            with os.fdopen(_source_folders(coverage_map, location).open(location), "rb") as file:
                 status = os.fstat(file.fileno())
-                content = file.read(MAX_SOURCE + 1)
+                content = file.read(status.st_size) if status.st_size <= MAX_SOURCE else b""
         except (FileNotFoundError, NotADirectoryError):
             return _not_found(f"no such file on this machine: {name}")
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name.
             return _not_found(f"cannot read {name}: {getattr(error, 'strerror', None) or error}")
-        if len(content) > MAX_SOURCE:
+        if status.st_size > MAX_SOURCE:
             return _not_found(f"{name} is too large to be shown: more than {MAX_SOURCE >> 20} MiB")
-        headers = (
-            ("last-modified", formatdate(status.st_mtime, usegmt=True)),
-            ("x-content-type-options", "nosniff"),
-        )
+        headers = (("last-modified", formatdate(status.st_mtime, usegmt=True)),)
         return Answer("text/plain; charset=utf-8", content, headers)
 
     def _location(self, coverage_map: CoverageMap, name: str) -> str:
@@ -102,6 +99,13 @@ def _relative_files(coverage_map: CoverageMap) -> dict[str, str]:
         if path.base_dir and os.path.isfile(path.location):
             found.setdefault(str(path), path.location)
     return found
+
+
+def _source_folders(coverage_map: CoverageMap, location: str) -> SourceFolders:
+    """Where a link at ``location`` may lead: to its own folder, or to where other sources of the map are."""
+    tables = coverage_map.coverage
+    directories = (tables.string_at(StringIndex(directory)) for directory in tables.directories)
+    return SourceFolders([os.path.dirname(location), *filter(os.path.isabs, directories)])
 
 
 def _not_found(why: str) -> Answer:

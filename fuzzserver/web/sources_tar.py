@@ -7,11 +7,11 @@ name record comes first. There is no trailer after the last file, and no reader 
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
-from fuzzserver.files import open_regular
 from fuzzserver.step import SourcePath
+from fuzzserver.web.source_files import SourceFolders, folder_of
 
 __all__ = ["tar_header", "write_sources_tar"]
 
@@ -23,36 +23,72 @@ NAME_MAX = 100
 PREFIX_MAX = 155
 SIZE_MAX = 8**11 - 1
 """The largest size that eleven octal digits can tell."""
+MAX_FILES = 200_000
+MAX_BYTES = 4 << 30
+"""Bytes of all files. No page can unpack more: a wasm's memory ends there."""
+MAX_LOGGED = 100
+"""How many files that cannot be opened are logged. More are counted."""
 
 
 def write_sources_tar(paths: Iterable[SourcePath], write: Callable[[bytes], object]) -> None:
     """Stream all files to ``write``, each once, sorted by root folder, then path.
 
-    The entry ``.`` means a whole folder and is skipped. What is missing, unreadable or no regular
-    file is logged and skipped; what changes while it is read is cut or padded to the size that its
-    header tells.
+    The entry ``.`` means a whole folder and is skipped. What is missing, unreadable, no source or more than
+    an archive may hold is logged and skipped; what changes while it is read is cut or padded to the size
+    that its header tells.
     """
-    seen = set()
-    for path in sorted(set(paths), key=lambda p: (os.fsencode(p.root_dir), os.fsencode(p.sub_path))):
-        # Two splits of the same path are one file, and the page trips over a name that comes twice.
-        full = str(path)
-        if path.sub_path == "." or full in seen:
+    paths = [path for path in paths if path.sub_path != "."]
+    folders = SourceFolders({folder_of(path) for path in paths})
+    n_files = n_bytes = n_failed = n_left_out = 0
+    for path in _each_once(paths):
+        if n_files == MAX_FILES:
+            n_left_out += 1
             continue
-        seen.add(full)
         try:
-            file = os.fdopen(open_regular(path.location), "rb", buffering=0)
+            file = os.fdopen(folders.open(path.location), "rb", buffering=0)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name.
-            log.error("failed to open '%s': %s", full, getattr(error, "strerror", None) or error)
+            n_failed += 1
+            if n_failed <= MAX_LOGGED:
+                log.error("failed to open '%s': %s", path, getattr(error, "strerror", None) or error)
             continue
         with file:
-            _write_file(path, file, write)
+            status = os.fstat(file.fileno())
+            if status.st_size > SIZE_MAX:
+                log.error("'%s' is too large for a tar: %d bytes", path, status.st_size)
+            elif status.st_size > MAX_BYTES - n_bytes:
+                n_left_out += 1
+            else:
+                _write_file(path, file, status, write)
+                n_files += 1
+                n_bytes += status.st_size
+    if n_failed > MAX_LOGGED:
+        log.error("failed to open %d more files", n_failed - MAX_LOGGED)
+    if n_left_out:
+        log.warning(
+            "the archive of sources lacks %d files: it holds %d files and %d MiB at most; name fewer sources",
+            n_left_out,
+            MAX_FILES,
+            MAX_BYTES >> 20,
+        )
 
 
-def _write_file(path: SourcePath, file: BinaryIO, write: Callable[[bytes], object]) -> None:
-    status = os.fstat(file.fileno())
-    if status.st_size > SIZE_MAX:
-        log.error("'%s' is too large for a tar: %d bytes", path, status.st_size)
-        return
+def _each_once(paths: Iterable[SourcePath]) -> Iterator[SourcePath]:
+    """In Zig's order, which is that of the names' bytes."""
+    by_root: dict[str, list[SourcePath]] = {}
+    for path in paths:
+        by_root.setdefault(path.root_dir, []).append(path)
+    # Two splits of the same path are one file, and the page trips over a name that comes twice.
+    seen = set()
+    for root in sorted(by_root, key=os.fsencode):
+        for path in sorted(by_root[root], key=lambda path: os.fsencode(path.sub_path)):
+            if (name := str(path)) not in seen:
+                seen.add(name)
+                yield path
+
+
+def _write_file(
+    path: SourcePath, file: BinaryIO, status: os.stat_result, write: Callable[[bytes], object]
+) -> None:
     write(tar_header(os.fsencode(path.root_dir), os.fsencode(path.sub_path), status.st_size, status.st_mtime))
     left = status.st_size
     while left > 0:

@@ -47,7 +47,8 @@ const Reader = struct {
     fn next(reader: *Reader) ?Entry {
         while (reader.bytes.len - reader.position >= block) {
             const header = reader.bytes[reader.position..][0..block];
-            if (header[0] == 0 and reader.long_name == null) return null;
+            // A name may be empty: that of a record with a long name, and that of what follows it.
+            if (std.mem.allEqual(u8, header, 0)) return null;
             const size = parseSize(header[124..136]) orelse return null;
             reader.position += block;
             if (size > reader.bytes.len - reader.position) return null;
