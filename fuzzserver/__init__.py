@@ -24,6 +24,7 @@ A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; i
 ``CoverageMsg`` and an ``EntryPointMsg`` for each worker.
 """
 
+from fuzzserver.access import Access, Limits
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.errors import FuzzServerError
 from fuzzserver.status import TargetStatus, TestStatus
@@ -33,10 +34,12 @@ from fuzzserver.webserver import WebServer
 from fuzzserver.zig.installation import Zig, find_zig
 
 __all__ = [
+    "Access",
     "CoverageMsg",
     "EntryPointMsg",
     "FuzzRunStep",
     "FuzzServerError",
+    "Limits",
     "SourcePath",
     "TargetStatus",
     "TestStatus",

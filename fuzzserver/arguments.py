@@ -9,6 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NoReturn
 
+from fuzzserver.access import DEFAULT_LIMITS
 from fuzzserver.version import __version__
 
 __all__ = ["ExitCode", "make_parser", "with_default_command"]
@@ -77,6 +78,14 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is no port: give a number from 0 to 65535")
     return int(text)
+
+
+def _host(text: str) -> str:
+    if re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]+)(:[0-9]{1,5})?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no host: give a name or an address, perhaps with :PORT"
+        )
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -191,6 +200,34 @@ def _server_options() -> _Parser:
         metavar="FOLDER",
         help="serve the page in FOLDER/fuzzer/web instead of our own; "
         "the 'lib' of a Zig 0.14 installation has one",
+    )
+    group.add_argument(
+        "--allow-host",
+        type=_host,
+        action="append",
+        default=[],
+        metavar="NAME[:PORT]",
+        help="another name under which browsers reach the server, through a tunnel or a proxy, say; "
+        "may be given several times",
+    )
+    group.add_argument(
+        "--token",
+        action="store_true",
+        help="let in only who knows the token in the address that is printed: no other users of this "
+        "machine (always so when --host lets other machines connect)",
+    )
+    group.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with the certificate in this PEM file"
+    )
+    group.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its key, unless it is in the file of the certificate"
+    )
+    group.add_argument(
+        "--max-connections",
+        type=_count,
+        default=DEFAULT_LIMITS.connections,
+        metavar="N",
+        help="connections at once; those beyond are turned away (default: %(default)s)",
     )
     return common
 

@@ -1,6 +1,7 @@
 """What all subcommands begin with: a compiler, a cache folder, a server."""
 
 import argparse
+import contextlib
 import logging
 import os
 import tempfile
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fuzzserver import paths
+from fuzzserver.access import Access, Limits
 from fuzzserver.errors import InputError, ZigError
 from fuzzserver.logbook import Level
 from fuzzserver.step import FuzzRunStep
@@ -56,14 +58,29 @@ def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator
         zig=zig,
         lib_dir=args.lib_dir,
         cache_dir=cache_dir_of(args),
+        access=Access(args.token, tuple(args.allow_host), args.tls_cert, args.tls_key),
+        limits=_limits(args.max_connections),
     )
-    with web_server, _log_shown(web_server.add_log):
+    with web_server, contextlib.ExitStack() as stack:
+        # The address may hold the token, which is not for the page's log.
         log.info("web interface listening at %s", web_server.url)
+        stack.enter_context(_log_shown(web_server.add_log))
+        if not web_server.is_local and args.tls_cert is None:
+            log.warning(
+                "other machines can connect to %s, and what they are sent is not encrypted: whoever sees the "
+                "token on its way can come in; --tls-cert serves HTTPS",
+                args.host,
+            )
         if args.port == 0:
             log.info("hint: pass --port %d to use this same port next time", web_server.port)
         if args.port_file is not None:
             _write_port_file(args.port_file, web_server.port)
         yield web_server
+
+
+def _limits(connections: int) -> Limits:
+    """A tenth of the connections is kept for requests, however many viewers there are."""
+    return Limits(connections=connections, viewers=max(1, connections - max(1, connections // 10)))
 
 
 @contextmanager

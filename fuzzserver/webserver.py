@@ -6,14 +6,13 @@ This is the one module that knows every layer, and what a build driver uses.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 from fuzzserver import paths
+from fuzzserver.access import DEFAULT_ACCESS, DEFAULT_LIMITS, Access, Limits
 from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.coverage_map import CoverageMap, debug_info_sources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run, history_run
@@ -22,11 +21,14 @@ from fuzzserver.findings import FindingStore
 from fuzzserver.logbook import Level, LogBook
 from fuzzserver.status import Progress, Status, TargetStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.web.entrance import Entrance
 from fuzzserver.web.map_data import coverage_id_of
-from fuzzserver.web.server import HttpServer, Site
+from fuzzserver.web.routes import Site
+from fuzzserver.web.server import HttpServer
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
+from fuzzserver.zig.shared_builds import SharedBuilds
 from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
 
 __all__ = ["WebServer"]
@@ -64,6 +66,8 @@ class WebServer:
         zig: Zig | None = None,
         lib_dir: Path | None = None,
         cache_dir: Path | None = None,
+        access: Access = DEFAULT_ACCESS,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Nothing runs before ``start``.
 
@@ -73,18 +77,21 @@ class WebServer:
             zig: the compiler for the page's wasm; by default the one of the environment.
             lib_dir: the folder whose ``fuzzer/web/`` is served; by default our own page.
             cache_dir: where compiled wasm is kept; by default ``~/.cache/fuzzserver``.
+            access: who may come in. Where other machines can reach the server, a token is always needed.
+            limits: how many, how much and how long.
 
         Raises ZigNotFound if there is no compiler, and InputError if there is no home folder and no
-        ``cache_dir``.
+        ``cache_dir``, or if ``access`` names no certificate.
         """
         self._base_timestamp = time.monotonic_ns()
         self._started = time.time()
-        self._listen_address = listen_address
+        self._entrance = Entrance(listen_address, access)
+        self._limits = limits
         self._lib_dir = (lib_dir or paths.lib_dir()).absolute()
         self._compile_client = ZigCompileClient(
             zig or Zig(find_zig()), (cache_dir or paths.default_cache_dir()).absolute()
         )
-        self._wasm_builds = _SharedBuilds()
+        self._wasm_builds = SharedBuilds()
         self.coverage_files = CoverageFiles()
         self.log_book = LogBook()
         """What the page shows as log; ``add_log`` adds to it."""
@@ -105,7 +112,7 @@ class WebServer:
 
     def start(self) -> None:
         """Listen, and start all threads. InputError if the address cannot be listened on."""
-        host, port = self._listen_address
+        host, port = self._entrance.address
         site = Site(
             lib_dir=self._lib_dir,
             own_page=self._lib_dir == paths.lib_dir().absolute(),
@@ -120,7 +127,7 @@ class WebServer:
             corpora=self._all_corpora,
         )
         try:
-            self._http_server = HttpServer((host, port), site)
+            self._http_server = HttpServer(self._entrance, site, self._limits)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
@@ -152,9 +159,18 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
-        host = self._listen_address[0]
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        """Where a browser finds the page, with the token that it needs."""
+        return self._entrance.url(self.port)
+
+    @property
+    def token(self) -> str | None:
+        """What a browser must know to come in; None if nothing."""
+        return self._entrance.token
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self._entrance.is_local
 
     def now(self) -> int:
         """The server's clock: nanoseconds since it was made."""
@@ -301,6 +317,7 @@ class WebServer:
                 return
             self._stopped = True
             self._condition.notify_all()
+        self._wasm_builds.stop()
         self._compile_client.stop()
         self._msg_queue.close()
         self._stop_history.set()
@@ -322,30 +339,3 @@ class WebServer:
 
 def _without_counts(target: TargetStatus) -> TargetStatus:
     return replace(target, tests=tuple(replace(test, n_runs=0) for test in target.tests))
-
-
-class _SharedBuilds:
-    """Simultaneous requests for the same build share one run of it."""
-
-    def __init__(self) -> None:
-        # Guards ``_running``.
-        self._lock = threading.Lock()
-        self._running: dict[str, Future[Path]] = {}
-
-    def run(self, key: str, build: Callable[[], Path]) -> Path:
-        """The result of ``build``, or of the run of it that is under way for ``key``."""
-        with self._lock:
-            running = self._running.get(key)
-            if running is None:
-                future = self._running[key] = Future()
-        if running is not None:
-            return running.result()
-        try:
-            future.set_result(build())
-        except BaseException as error:
-            future.set_exception(error)
-            raise
-        finally:
-            with self._lock:
-                del self._running[key]
-        return future.result()

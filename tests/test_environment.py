@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzzserver.arguments import make_parser
 from fuzzserver.environment import serving
 from fuzzserver.errors import CompileErrors
 from fuzzserver.webserver import WebServer
@@ -18,7 +19,9 @@ from tests.support_zig_sources import BROKEN
 @pytest.fixture
 def args(tmp_path: Path) -> argparse.Namespace:
     """As of the command line."""
-    return argparse.Namespace(host="127.0.0.1", port=0, port_file=None, lib_dir=None, cache_dir=tmp_path)
+    args = make_parser().parse_args(["attach", "x", "--cache-dir", str(tmp_path)])
+    assert args.port == 0
+    return args
 
 
 @pytest.fixture
@@ -42,8 +45,10 @@ def test_our_log_is_shown(args: argparse.Namespace, zig: Zig, our_log: logging.L
     before = list(our_log.handlers)
     with serving(args, zig) as web_server:
         assert entries(web_server)[0] == (
-            "fuzzserver", "info", f"web interface listening at {web_server.url}"
-        )  # fmt: skip
+            "fuzzserver",
+            "info",
+            f"hint: pass --port {web_server.port} to use this same port next time",
+        )
         seen = len(entries(web_server))
         logging.getLogger("fuzzserver.fuzz.driver").warning("%d of %s", 3, "them")
         our_log.debug("details")

@@ -25,10 +25,10 @@ LAYERS = (
 )
 """As in the docstring of the package: each layer imports only those before it. The last is the door."""
 
-LEAVES = ("arguments", "console", "files", "logbook", "signals", "status", "version")
+LEAVES = ("access", "arguments", "console", "files", "logbook", "signals", "status", "version")
 """Import nothing of the package but each other; everybody may import them."""
 
-DOOR_IMPORTS = ("coverage", "errors", "status", "step", "version", "webserver", "zig")
+DOOR_IMPORTS = ("access", "coverage", "errors", "status", "step", "version", "webserver", "zig")
 """What ``import fuzzserver`` brings. The command line is none of it."""
 
 MAX_LINES = 450

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from fuzzserver.web.server import CONTENT_SECURITY_POLICY, PAGE_FILE
+from fuzzserver.web.response import Policy
+from fuzzserver.web.routes import PAGE_FILE
 from tests.support_page import HTML, SCRIPTS, STYLES, WEB, without_comments
 
 ALL_SCRIPTS = "\n".join(SCRIPTS.values())
@@ -59,9 +60,9 @@ def test_a_strict_content_security_policy_holds() -> None:
     assert re.findall(r"<[^>]*\son\w+=", HTML) == []
     assert "style=" not in ALL_SCRIPTS
     assert re.findall(r"""setAttribute\(\s*["'](?:style|on\w+)""", ALL_SCRIPTS) == []
-    assert "'unsafe-inline'" not in CONTENT_SECURITY_POLICY
-    assert "'unsafe-eval'" not in CONTENT_SECURITY_POLICY
-    assert "require-trusted-types-for 'script'" in CONTENT_SECURITY_POLICY
+    assert "'unsafe-inline'" not in Policy.OWN_PAGE
+    assert "'unsafe-eval'" not in Policy.OWN_PAGE
+    assert "require-trusted-types-for 'script'" in Policy.OWN_PAGE
 
 
 @pytest.mark.parametrize("word", MARKUP_FROM_STRINGS)

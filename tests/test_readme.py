@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.arguments import ExitCode
-from fuzzserver.web.server import FILES, SOURCES, WASM
+from fuzzserver.web.gate import PAGE_PATHS
+from fuzzserver.web.routes import SCRIPTS, SOURCES, WASM
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +22,7 @@ def test_example_of_embedding_runs(capsys: pytest.CaptureFixture[str], nothing_l
 
 def test_every_route_and_exit_code_is_named() -> None:
     """Nothing is served and no code is returned that the README does not mention."""
-    for path in (*FILES, *WASM, *SOURCES):
+    for path in (*PAGE_PATHS, *SCRIPTS, *WASM, *SOURCES):
         assert path == "/debug" or path.removeprefix("/debug") in README
     for code in ExitCode:
         assert re.search(rf"\| [\d, ]*\b{code.value}\b[\d, ]* \|", README), code

@@ -1,9 +1,11 @@
-"""The answer to one request that is small enough to be made before it is sent."""
+"""What answers a request: content that is small enough to be made before it is sent, or an archive."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
 
-__all__ = ["Answer"]
+from fuzzserver.step import SourcePath
+
+__all__ = ["Answer", "SourcesTar"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +16,12 @@ class Answer:
     content: bytes
     headers: tuple[tuple[str, str], ...] = ()
     status: HTTPStatus = HTTPStatus.OK
+    is_page: bool = False
+    """Whether it is a part of the page, and not what the page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesTar:
+    """An archive that is made while it is sent."""
+
+    paths: tuple[SourcePath, ...]

@@ -1,0 +1,122 @@
+"""What is answered to which path (Zig: ``serveRequest``).
+
+*Runs on* connection threads. *Takes* paths. *Gives* answers. No path is used as the name of a file.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fuzzserver.corpus import Corpus
+from fuzzserver.coverage.coverage_map import CoverageMap
+from fuzzserver.coverage.queue import CoverageFiles
+from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
+from fuzzserver.files import read_regular
+from fuzzserver.findings import FindingStore
+from fuzzserver.logbook import LogBook
+from fuzzserver.step import SourcePath
+from fuzzserver.web.answer import Answer, SourcesTar
+from fuzzserver.web.fuzz_data import fuzz_data
+from fuzzserver.web.gate import PAGE_PATHS
+from fuzzserver.web.map_data import MapData
+
+__all__ = ["CACHE_CONTROL", "Routes", "Site"]
+
+log = logging.getLogger(__name__)
+
+CACHE_CONTROL = ("cache-control", "max-age=0, must-revalidate")
+
+MAX_FILE = 64 << 20
+"""Bytes of a file of the page, its wasm above all."""
+
+SCRIPTS = ("/main.js", "/debug/main.js")
+"""What every page has. Ours has more files, which are served by their names."""
+PAGE_FILE = re.compile(r"(?:/debug)?/([a-z_]+\.(?:js|css))")
+WASM = {"/main.wasm": "ReleaseFast", "/debug/main.wasm": "Debug"}
+SOURCES = ("/sources.tar", "/debug/sources.tar")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served. All callables are called on connection threads."""
+
+    lib_dir: Path
+    """The page's files lie in its ``fuzzer/web/``."""
+    own_page: bool
+    """Whether that is our page. Others may do what we forbid ours."""
+    build_wasm: Callable[[str], Path]
+    """Builds the page's wasm in an optimize mode, ``Debug`` or ``ReleaseFast``."""
+    sources: Callable[[], list[SourcePath]]
+    coverage_files: CoverageFiles
+    now: Callable[[], int]
+    """The server's clock, in nanoseconds."""
+    status: Callable[[], dict[str, Any]]
+    """What goes on, for JSON: ``state``, ``text``, ``targets`` and ``findings``."""
+    details: Callable[[CoverageMap | None], dict[str, Any]]
+    """Further fields for clients that are shown this map, for JSON."""
+    log_book: LogBook
+    findings: Callable[[], FindingStore | None]
+    corpora: Callable[[], list[Corpus]]
+
+
+class Routes:
+    """The answers of one site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._page_folder = site.lib_dir / "fuzzer" / "web"
+        self._map_data = MapData(site.coverage_files)
+
+    def answer(self, path: str, query: str) -> Answer | SourcesTar:
+        """The answer to a GET. Whatever goes wrong is an answer, too."""
+        if query and path not in PAGE_PATHS:
+            return self.refusal(HTTPStatus.NOT_FOUND, "not found")  # Other routes have no query, as in Zig.
+        try:
+            return self._find(path) or self.refusal(HTTPStatus.NOT_FOUND, "not found")
+        except FuzzServerError as error:
+            # Compile errors are in the log already, once for all who wait for the compile.
+            if not isinstance(error, (CompileErrors, Stopped)):
+                log.error("unable to serve %s: %s", path, error)
+            return self.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+
+    @staticmethod
+    def refusal(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Answer:
+        """An answer in plain words."""
+        return Answer("text/plain", text.encode("utf-8", "backslashreplace"), headers, status)
+
+    def _find(self, path: str) -> Answer | SourcesTar | None:
+        if path in PAGE_PATHS:
+            return self._page_file("index.html", "text/html")
+        if path in SCRIPTS:
+            return self._page_file("main.js", "application/javascript")
+        if (match := PAGE_FILE.fullmatch(path)) is not None:
+            return self._further_page_file(match[1])
+        if path in WASM:
+            return _file(self.site.build_wasm(WASM[path]), "application/wasm")
+        if path in SOURCES:
+            return SourcesTar(tuple(self.site.sources()))
+        path = path.removeprefix("/debug")
+        return fuzz_data(self.site, path) or self._map_data.answer(path)
+
+    def _page_file(self, name: str, content_type: str) -> Answer:
+        return _file(self._page_folder / name, content_type)
+
+    def _further_page_file(self, name: str) -> Answer | None:
+        """A further script or style sheet, of which Zig's own page has none."""
+        if not (self._page_folder / name).is_file():
+            return None
+        return self._page_file(name, "text/css" if name.endswith(".css") else "application/javascript")
+
+
+def _file(path: Path, content_type: str) -> Answer:
+    """Read at each request, so that an edit of the page shows on reload."""
+    try:
+        return Answer(content_type, read_regular(path, MAX_FILE), is_page=True)
+    except FileNotFoundError:
+        raise FuzzServerError(f"failed to read '{path}': no such file") from None
+    except OSError as error:
+        raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error

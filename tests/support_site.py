@@ -1,0 +1,78 @@
+"""A server that has something of everything, each with a text that nobody may read who is turned away."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzzserver import FuzzRunStep, SourcePath, TargetStatus, WebServer
+from fuzzserver.corpus import Corpus
+from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.wire.abi import coverage_file_name
+from tests.support_native import hand_made_step
+from tests.support_zig_fake import fake_zig
+from tests.test_info import code_addresses
+from tests.test_source_route import number_of, show
+
+CANARY = b"canary-7d1f"
+"""In each source, input, finding and name of a target."""
+
+PAGE = ("/", "/debug", "/debug/", "/main.js", "/debug/main.js", "/app.js", "/style.css", "/debug/style.css")
+DATA = ("/targets.json", "/findings.json", "/findings/c0ffee.json", "/findings/c0ffee.input", "/corpus.json")
+MORE = (
+    "/corpus/0.tar",
+    "/corpus/0/1",
+    "/main.wasm",
+    "/debug/main.wasm",
+    "/sources.tar",
+    "/debug/sources.tar",
+)
+NOTHING = "/nothing"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The running server, and what can be asked for."""
+
+    server: WebServer
+    routes: tuple[str, ...]
+    """All paths that are answered with 200."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    @property
+    def host(self) -> str:
+        """What clients call it."""
+        return f"localhost:{self.port}"
+
+
+@contextmanager
+def furnished(folder: Path, **options: Any) -> Iterator[Site]:
+    """A server with a page, sources, a map, a target, a finding and a corpus; ``options`` go to WebServer.
+
+    Its compiler makes nothing and takes no time.
+    """
+    source = folder / "canary.c"
+    source.write_text(f"/* {CANARY.decode()} */\nint main(void)\n{{\n    return 0;\n}}\n")
+    executable = folder / "canary"
+    subprocess.run(["gcc", "-g", "-no-pie", "-o", executable, source], check=True)
+    map_step = hand_made_step(folder, executable, code_addresses(executable))
+    inputs = folder / "inputs"
+    inputs.mkdir()
+    (inputs / "1").write_bytes(CANARY)
+    findings = FindingStore(folder / "findings")
+    findings.add(Finding("c0ffee", "panic", CANARY.decode(), CANARY.decode(), "t", 1.0, 1.0), CANARY)
+    with WebServer(zig=fake_zig(folder / "zig"), cache_dir=folder / "cache", **options) as server:
+        server.add_step(FuzzRunStep("x", executable, inputs=(SourcePath(str(folder), source.name),)))
+        server.set_target(TargetStatus(CANARY.decode(), CANARY.decode(), "fuzzing"))
+        server.set_findings(findings)
+        server.add_corpus(Corpus(inputs, CANARY.decode(), "t"))
+        coverage_map = show(server, map_step, 7)
+        name = coverage_file_name(7)
+        number = number_of(coverage_map, "/canary.c")
+        yield Site(server, (*PAGE, *DATA, *MORE, f"/points/{name}", f"/source/{name}/{number}"))
