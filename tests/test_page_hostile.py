@@ -1,6 +1,5 @@
 """Whatever files, tests and inputs are called and print, the page shows it as text and runs none of it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -8,10 +7,8 @@ from urllib.parse import quote
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from fuzzserver import WebServer, paths
+from fuzzserver import WebServer
 from fuzzserver.status import Progress, TestStatus
-from fuzzserver.zig.installation import Zig
-from fuzzserver.zig.wasm import build_wasm_binary
 from tests.support_browser import Page
 from tests.support_puppet import Point, Puppet, corpus_of, finding, findings_of
 
@@ -81,25 +78,15 @@ FOREIGN = (
 
 
 @pytest.fixture(params=["with policy", "without policy"])
-def server(
-    request: pytest.FixtureRequest, zig: Zig, zig_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WebServer]:
-    """Our page; its copy in another folder is served without a policy, for which nothing may rely on one."""
-    lib_dir = None
+def page(request: pytest.FixtureRequest, page: Page) -> Page:
+    """A tab; and one that heeds no policy of any page, since nothing may rely on one."""
     if request.param == "without policy":
-        # The same files, under a name that the server does not know for its own.
-        lib_dir = tmp_path / "lib"
-        lib_dir.symlink_to(paths.lib_dir())
-        monkeypatch.setattr(
-            "fuzzserver.webserver.build_wasm_binary",
-            lambda client, _, mode: build_wasm_binary(client, paths.lib_dir(), mode),
-        )
-    with WebServer(zig=zig, lib_dir=lib_dir, cache_dir=zig_cache) as server:
-        yield server
+        page.driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+    return page
 
 
 @pytest.fixture
-def hostile(server: WebServer, tmp_path: Path) -> Puppet:
+def hostile(web_server: WebServer, tmp_path: Path) -> Puppet:
     """Everything that has a name has each of these."""
     points = []
     for payload in PAYLOADS:
@@ -112,14 +99,14 @@ def hostile(server: WebServer, tmp_path: Path) -> Puppet:
         points=points,
         oddities=PAYLOADS,
         zig_version=PAYLOADS[0],
-    ).show(server, *range(1, len(PAYLOADS) + 1))
+    ).show(web_server, *range(1, len(PAYLOADS) + 1))
     for number, payload in enumerate(PAYLOADS):
         test = TestStatus(payload, payload, payload, 1, 1, 1)
         shown = {"id": made.id} if number == 0 else {}
         more = {"key": str(number), "name": payload, "text": payload, "tests": (test,), "earlier": (made.id,)}
-        server.set_target(replace(made.target(payload), **(more | shown)))
-    server.set_status("fuzzing", ALL)
-    server.set_progress(Progress(ALL, 1, 2))
+        web_server.set_target(replace(made.target(payload), **(more | shown)))
+    web_server.set_status("fuzzing", ALL)
+    web_server.set_progress(Progress(ALL, 1, 2))
     return made
 
 
@@ -151,24 +138,29 @@ def missing(page: Page, selector: str, wanted: tuple[str, ...] = PAYLOADS) -> li
     return [each for each in wanted if each not in shown]
 
 
-def test_the_server_sends_the_policy_only_with_our_page(page: Page, server: WebServer) -> None:
+def test_the_policy_is_heeded_or_not(
+    page: Page, web_server: WebServer, request: pytest.FixtureRequest
+) -> None:
     """So that the tests below mean what they say."""
-    page.visit(server.url)
-    policy = page.script(
-        "return fetch('main.js').then(answer => answer.headers.get('content-security-policy'))"
-    )
+    page.expect("TrustedHTML", "trusted", "policy violation", "inline event handler")
+    page.visit(web_server.url)
+    policy = page.script("return fetch('').then(answer => answer.headers.get('content-security-policy'))")
+    assert "script-src 'self' 'wasm-unsafe-eval';" in policy
     works = page.script(
-        "try { document.createElement('p').innerHTML = '<b>'; return true } catch { return false }"
+        "const dom = document.createElement('p');"
+        "try { dom.innerHTML = '<b>'; dom.setAttribute('onclick', arguments[0]); } catch {}"
+        "dom.click();"
+        "return [dom.innerHTML !== '', window.dialogs.length > 0]",
+        RUN,
     )
-    assert works == (policy is None)
-    page.expect("TrustedHTML", "trusted", "policy violation")
+    assert works == [request.node.callspec.params["page"] == "without policy"] * 2
 
 
-def test_names_in_the_coverage_are_only_text(page: Page, server: WebServer, hostile: Puppet) -> None:
+def test_names_in_the_coverage_are_only_text(page: Page, web_server: WebServer, hostile: Puppet) -> None:
     """Files, functions, points, source lines, and what is new of them."""
     page.expect("404")  # Files with such names do not exist.
     page.size(1600, 3000)
-    page.visit(server.url)
+    page.visit(web_server.url)
     page.until(lambda: len(page.texts("#fileScroll .listName")) > 50)
     page.click("#filesAsTree")
     page.until_text("#fileScroll", "hostile.zig")
@@ -196,10 +188,10 @@ def test_names_in_the_coverage_are_only_text(page: Page, server: WebServer, host
     assert harm(page) == []
 
 
-def test_names_of_targets_and_tests_are_only_text(page: Page, server: WebServer, hostile: Puppet) -> None:
+def test_names_of_targets_and_tests_are_only_text(page: Page, web_server: WebServer, hostile: Puppet) -> None:
     """The list, notices, progress, oddities, and what gets nowhere."""
     page.size(1600, 3000)
-    page.visit(server.url)
+    page.visit(web_server.url)
     page.until_text("#targetName", PAYLOADS[0])
     page.click("#targetButton")
     page.until(lambda: missing(page, "#targetList .targetHead .name") == [])
@@ -208,21 +200,21 @@ def test_names_of_targets_and_tests_are_only_text(page: Page, server: WebServer,
     page.press(Keys.ESCAPE)
     page.until(lambda: missing(page, "#noticeOddities li") == [])
     page.until(lambda: missing(page, "#noticeLines") == [])
-    server.set_status("failed", ALL)
+    web_server.set_status("failed", ALL)
     page.until(lambda: missing(page, "#noticeLog") == [])
     hostile.executable.write_bytes(b"another")
-    server.notify()
+    web_server.notify()
     page.until_text("#noticeLines", "newer than what is shown")
     assert harm(page) == []
     wanted = quote(PAYLOADS[2], safe="")
-    page.visit(f"{server.url}?target={wanted}#{wanted}")
+    page.visit(f"{web_server.url}?target={wanted}#{wanted}")
     page.until_text("#noticeText, #noticeLog", PAYLOADS[2])
     assert harm(page) == []
 
 
-def test_findings_are_only_text(page: Page, server: WebServer, tmp_path: Path) -> None:
+def test_findings_are_only_text(page: Page, web_server: WebServer, tmp_path: Path) -> None:
     """Message, kind, test, stack, output, command and input."""
-    store = findings_of(server, tmp_path)
+    store = findings_of(web_server, tmp_path)
     for number, payload in enumerate(PAYLOADS):
         store.add(
             finding(number, kind=payload, message=payload, test=payload, place=payload), payload.encode()
@@ -231,7 +223,7 @@ def test_findings_are_only_text(page: Page, server: WebServer, tmp_path: Path) -
     more = {"kind": ALL, "message": ALL, "test": ALL, "target": ALL, "place": f"{ALL}:1:1", "argv": PAYLOADS}
     store.add(finding(99, stack=stack, stderr=ALL + stack, **more), ALL.encode())
     page.size(1600, 3000)
-    page.visit(f"{server.url}#findings")
+    page.visit(f"{web_server.url}#findings")
     page.until(lambda: len(page.texts("#findingRows li")) == len(PAYLOADS) + 1)
     without_escapes = tuple(payload for payload in PAYLOADS if "\x1b" not in payload)
     page.until(lambda: missing(page, "#findingRows .title", without_escapes) == [])
@@ -256,13 +248,13 @@ def test_findings_are_only_text(page: Page, server: WebServer, tmp_path: Path) -
     assert harm(page) == []
 
 
-def test_corpora_and_the_log_are_only_text(page: Page, server: WebServer, tmp_path: Path) -> None:
+def test_corpora_and_the_log_are_only_text(page: Page, web_server: WebServer, tmp_path: Path) -> None:
     """Names, inputs and lines."""
     for number, payload in enumerate(PAYLOADS):
-        corpus_of(server, tmp_path / str(number), payload, [payload.encode()], target=payload)
-        server.add_log(payload, payload, "error")
+        corpus_of(web_server, tmp_path / str(number), payload, [payload.encode()], target=payload)
+        web_server.add_log(payload, payload, "error")
     page.size(1600, 3000)
-    page.visit(f"{server.url}#corpus/2/0")
+    page.visit(f"{web_server.url}#corpus/2/0")
     page.until_text("#corpusDetail", PAYLOADS[2])
     page.until(lambda: missing(page, "#corpusRows .title") == [])
     page.click("#corpusInput-text")

@@ -12,7 +12,7 @@ import pytest
 from fuzzserver import CoverageMsg, FuzzRunStep, WebServer
 from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.web import map_data
-from fuzzserver.wire.abi import FileIndex, PointsHeader, coverage_file_name
+from fuzzserver.wire.abi import FileIndex, PointsHeader, StringIndex, coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_native import C_FILES, c_executable, hand_made_step
@@ -144,6 +144,60 @@ def test_no_regular_file(web_server: WebServer, moving: tuple[CoverageMap, Path]
     path.rmdir()
     path.symlink_to("/dev/zero")
     assert source(web_server, shown, 0).status == 404
+
+
+def test_link(web_server: WebServer, moving: tuple[CoverageMap, Path], tmp_path: Path) -> None:
+    """One that stays in its folder is the file that it leads to; one that leads elsewhere is refused."""
+    shown, path = moving
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "real.zig").write_bytes(b"// real")
+    path.symlink_to("sub/real.zig")
+    assert source(web_server, shown, 0).body == b"// real"
+    secret = tmp_path.with_name(f"{tmp_path.name}-secret")
+    secret.mkdir()
+    (secret / "x.zig").write_bytes(b"canary")
+    for target in (secret / "x.zig", f"../{secret.name}/x.zig", "/etc/passwd"):
+        path.unlink()
+        path.symlink_to(target)
+        answer = source(web_server, shown, 0)
+        assert (answer.status, answer.body.decode()) == (
+            404,
+            f"cannot read {path}: a link that leads out of the folders of sources",
+        )
+    # Where other sources of the map are, links may lead.
+    path.unlink()
+    name = shown.coverage.string_at(StringIndex(shown.coverage.directories[0]))
+    path.symlink_to(next(each for each in Path(name).iterdir() if each.suffix == ".zig"))
+    assert source(web_server, shown, 0).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (".env", "by its name, it is not for others"),
+        (".git/config", "by its name, it is not for others"),
+        ("server.pem", "by its name, it is not for others"),
+        ("/proc/self/environ", "a file of the system, not of a program"),
+        ("/dev/null", "a file of the system, not of a program"),
+    ],
+)
+def test_names_that_are_none_of_sources(
+    web_server: WebServer,
+    moving: tuple[CoverageMap, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    why: str,
+) -> None:
+    """Not even debug info can name them."""
+    shown, _ = moving
+    path = tmp_path / name
+    if tmp_path in path.parents:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"canary")
+    monkeypatch.setattr(shown.coverage, "file_path", lambda index: str(path))
+    answer = source(web_server, shown, 0)
+    assert (answer.status, answer.body.decode()) == (404, f"cannot read {path}: {why}")
 
 
 def test_file_that_is_too_large(

@@ -6,6 +6,8 @@ export const state = {
   server: {},
   // "connecting", "connected" or "reconnecting".
   connection: "connecting",
+  // Whether the server answers, but lets this browser in no more: it has another token than before.
+  wantsToken: false,
   // Whether the server speaks our subprotocol; null until one has answered.
   ownServer: null,
   // What main.wasm holds of the map that is shown.

@@ -12,6 +12,7 @@ const CURRENT_TIME = 0, SOURCE_INDEX = 1;
 const SUBPROTOCOL = "fuzzserver";
 const FIRST_RETRY_MS = 500, LAST_RETRY_MS = 5000;
 const PROBE_MS = 5000;
+const UNAUTHORIZED = 401;
 
 let socket = null;
 // Count connections, indexes and fetches of sources, so that what was begun for an
@@ -105,7 +106,7 @@ function open(withSubprotocol, isSecondTry) {
   socket.onclose = () => {
     socket = null;
     if (!wasOpened && !isSecondTry) return open(!withSubprotocol, true);
-    setConnection(state.ownServer === null ? "connecting" : "reconnecting");
+    setLost();
     retryLater();
   };
 }
@@ -120,10 +121,14 @@ function onOpen(withSubprotocol) {
   if (!withSubprotocol) takeServer({});
 }
 
-function setConnection(connection) {
-  if (state.connection === connection) return;
-  state.connection = connection;
+function setConnection(connection, wantsToken = false) {
+  if (state.connection === connection && state.wantsToken === wantsToken) return;
+  Object.assign(state, { connection, wantsToken });
   emit("connection");
+}
+
+function setLost(wantsToken = false) {
+  setConnection(state.ownServer === null ? "connecting" : "reconnecting", wantsToken);
 }
 
 function retryLater() {
@@ -139,17 +144,26 @@ function hurry() {
 }
 
 // Some browsers make every WebSocket wait after one has failed, for up to a
-// minute. So none is opened before the server answers at all.
+// minute, and none tells why it has failed. So none is opened before the server
+// answers at all, and lets this browser in.
 async function retry() {
   retryTimer = null;
   const thisTurn = turn;
+  const status = await probe();
+  if (thisTurn !== turn) return;
+  if (status !== null && status !== UNAUTHORIZED) return open(usesSubprotocol, false);
+  setLost(status === UNAUTHORIZED);
+  retryLater();
+}
+
+// What the server answers for this page, or null if it does not.
+async function probe() {
+  const signal = AbortSignal.timeout(PROBE_MS);
   try {
-    await fetch(location.pathname, { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(PROBE_MS) });
+    return (await fetch(location.pathname, { method: "HEAD", cache: "no-store", signal })).status;
   } catch {
-    if (thisTurn === turn) retryLater();
-    return;
+    return null;
   }
-  if (thisTurn === turn) open(usesSubprotocol, false);
 }
 
 // ----------------------------------------------------------------- messages

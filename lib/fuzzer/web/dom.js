@@ -4,7 +4,7 @@
 import { clockTime, count, readable, timeAgo } from "./format.js";
 
 const GOOD_STATES = ["fuzzing", "connected"];
-const BAD_STATES = ["failed", "crashed"];
+const BAD_STATES = ["failed", "crashed", "token needed"];
 const QUIET_STATES = ["serving", "stopped", "never started"];
 const ANNOUNCE_MS = 2000;
 const COPIED_MS = 2000;

@@ -17,6 +17,7 @@ const CONNECTION_TITLES = {
   connected: "Connected to the server",
   reconnecting: "The connection is lost; the page tries again every few seconds",
 };
+const WANTS_TOKEN = "The server wants its token: open the address that it printed";
 const ICON_COLORS = { plain: "#0b72a8", findings: "#c8281f", disconnected: "#8a939b" };
 
 let theme = savedTheme();
@@ -47,8 +48,8 @@ export function start() {
 
 function renderHead() {
   const dom = byId("connection");
-  setBadge(dom, state.connection);
-  setTitle(dom, CONNECTION_TITLES[state.connection]);
+  setBadge(dom, state.wantsToken ? "token needed" : state.connection);
+  setTitle(dom, state.wantsToken ? WANTS_TOKEN : CONNECTION_TITLES[state.connection]);
   const serverState = state.server.state;
   byId("serverState").hidden = serverState === undefined || state.connection !== "connected";
   setBadge(byId("serverState"), String(serverState ?? ""));
@@ -61,6 +62,7 @@ function statusLine() {
   const text = String(state.server.text ?? "").trim();
   if (state.wasmFailure !== null) return "The page could not load.";
   if (wasm === null) return "Loading WebAssembly, which the server may have to compile first…";
+  if (state.wantsToken) return `${WANTS_TOKEN}.`;
   if (state.connection === "reconnecting") return "The connection is lost. Trying to reconnect…";
   if (state.connection === "connecting") return "Connecting to the server…";
   if (state.paused) return `Paused at ${clockTime(pausedAt)}; fuzzing goes on.`;
@@ -87,7 +89,8 @@ function renderElapsed() {
 }
 
 function onConnection() {
-  if (state.connection === "reconnecting") announce("The connection to the server is lost");
+  if (state.wantsToken) announce(WANTS_TOKEN);
+  else if (state.connection === "reconnecting") announce("The connection to the server is lost");
   else if (wasLost) announce("Connected to the server again");
   wasLost = state.connection === "reconnecting";
 }

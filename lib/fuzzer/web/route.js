@@ -24,6 +24,7 @@ let replaceTimer = null;
 let pathIndexes = null;
 
 export function start() {
+  hideToken();
   on("index", onIndex);
   addEventListener("popstate", (event) => {
     clearTimeout(replaceTimer);
@@ -32,6 +33,15 @@ export function start() {
   });
   document.addEventListener("click", onClick);
   follow(location.hash, history.state?.place ?? null);
+}
+
+// The address that the server prints may hold a secret, which the browser keeps
+// as a cookie from then on: nobody should find it in a history or a shared link.
+function hideToken() {
+  const url = new URL(location.href);
+  if (!url.searchParams.has("token")) return;
+  url.searchParams.delete("token");
+  history.replaceState(history.state, "", url);
 }
 
 export function go(hash, { replace = false } = {}) {
