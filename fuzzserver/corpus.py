@@ -10,12 +10,14 @@ import hashlib
 import logging
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from fuzzserver.errors import InputError
+from fuzzserver.files import open_regular, read_regular
 from fuzzserver.findings import write_whole
 
 __all__ = ["Corpus", "CorpusInput", "SharedCorpus"]
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 
 MAX_INPUT = 1 << 20
 """Bytes of an input that is taken in. The fuzzer changes one byte at a time: longer ones are of no use."""
+
+MAX_FILE = 64 << 20
+"""Bytes of a file in the fuzzer's folder. A longer one is none of its inputs."""
 
 MAX_STIR = 200
 """Bytes of a random input at most: as of the one with which Zig's fuzzer begins."""
@@ -72,9 +77,10 @@ class Corpus:
         return None
 
     def _paths(self) -> list[Path]:
-        """The files in the order of their numbers."""
+        """The files in the order of their numbers. The fuzzer makes no links, and nothing but files."""
         try:
-            names = [name for name in os.listdir(self.folder) if name.isascii() and name.isdigit()]
+            with os.scandir(self.folder) as entries:
+                names = [entry.name for entry in entries if _is_input(entry)]
         except OSError:
             return []
         return [self.folder / name for name in sorted(names, key=int)]
@@ -101,7 +107,7 @@ class Corpus:
     def tidy(self) -> None:
         """Cut the padding off, and forget the input that was tried last. Only while no worker runs.
 
-        Empty inputs go too: Zig's fuzzer panics on them.
+        Empty inputs go too: Zig's fuzzer panics on them. OSError if it cannot be done; no input is lost then.
         """
         first = self.first_number
         if first is None:
@@ -112,8 +118,13 @@ class Corpus:
             inputs.pop(self._stirred, None)
         for number, data in enumerate(inputs, first):
             path = self.folder / str(number)
-            if _read(path) != data:
-                path.write_bytes(data)
+            there = _read(path)
+            if there == data:
+                continue
+            if there.startswith(data):  # The usual case, which needs no room on a full disk.
+                os.truncate(path, len(data))
+            else:
+                _write(path, data)
         for path in self._paths():
             if int(path.name) >= first + len(inputs):
                 path.unlink(missing_ok=True)
@@ -142,12 +153,13 @@ class Corpus:
 
     def add(self, inputs: list[bytes], first_number: int) -> int:
         """Add inputs that are not there yet; returns how many. Only while no worker runs."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # Somebody may have removed it.
         paths = self._paths()
         have = {b"", *map(_read, paths)}
         number = int(paths[-1].name) + 1 if paths else first_number
         new = [data for data in dict.fromkeys(inputs) if data not in have]
         for position, data in enumerate(new, number):
-            (self.folder / str(position)).write_bytes(data)
+            _write(self.folder / str(position), data)
         return len(new)
 
     def inputs(self) -> list[CorpusInput]:
@@ -162,10 +174,12 @@ class Corpus:
 
     def input(self, number: int) -> bytes:
         """One input; InputError if there is none of that number."""
-        path = self.folder / str(number)
-        if not path.is_file():
-            raise InputError(f"the corpus of '{self.test}' has no input {number}")
-        return _read_trimmed(path)
+        try:
+            return _read_file(self.folder / str(number)).rstrip(b"\0")
+        except OSError as error:
+            raise InputError(
+                f"the corpus of '{self.test}' has no input {number}: {error.strerror}"
+            ) from error
 
 
 class SharedCorpus:
@@ -187,6 +201,7 @@ class SharedCorpus:
         self._names: set[str] = set()
         self._seen: set[CorpusInput] = set()
         self._saves = True
+        """Whether the last attempt did."""
         self._next_export = 0.0
 
     def exchange(self, corpus: Corpus) -> bool:
@@ -213,18 +228,27 @@ class SharedCorpus:
         log.info("'%s': %d of %d inputs in '%s' are new to it", corpus.test, added, len(inputs), self._common)
 
     def save(self, corpus: Corpus) -> None:
-        """Save what is new. InputError if that fails; nothing is saved from then on."""
-        if not self._saves:
-            return
-        for each in set(corpus.inputs()) - self._seen:
-            self._seen.add(each)
-            data = corpus.input(each.number)
-            name = _content_name(data)
-            if name not in self._names and not corpus.is_stirred(data):
-                self._names.add(name)
+        """Save what is new. InputError if that fails for the first time; the next attempt makes up for it."""
+        try:
+            self._save_new(corpus)
+        except InputError:
+            if self._saves:
                 self._saves = False
+                raise
+            return
+        if not self._saves:
+            self._saves = True
+            log.info("inputs of '%s' are saved again in '%s'", corpus.test, self._own)
+
+    def _save_new(self, corpus: Corpus) -> None:
+        for each in set(corpus.inputs()) - self._seen:
+            data = _read_trimmed(corpus.folder / str(each.number))
+            name = _content_name(data)
+            # It is empty if it was tidied away just now.
+            if data and name not in self._names and not corpus.is_stirred(data):
                 write_whole(self._own / name, data)
-                self._saves = True
+                self._names.add(name)
+            self._seen.add(each)
 
 
 def _content_name(data: bytes) -> str:
@@ -235,14 +259,53 @@ def _files(folder: Path) -> list[bytes]:
     """What the files of a folder hold, without those in subfolders."""
     if not folder.is_dir():
         return []
-    return [_read(path)[:MAX_INPUT] for path in sorted(folder.iterdir()) if path.is_file()]
+    return [_read_beginning(path) for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def _read_beginning(path: Path) -> bytes:
+    """What is taken in of a file of the user's, whose links lead where he likes."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return file.read(MAX_INPUT)
+    except OSError:
+        return b""
+
+
+def _is_input(entry: os.DirEntry[str]) -> bool:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    is_number = entry.name.isascii() and entry.name.isdigit()
+    return is_number and stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE
+
+
+def _read_file(path: Path) -> bytes:
+    """A file of the fuzzer's; OSError if it is none."""
+    return read_regular(path, MAX_FILE, os.O_NOFOLLOW)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return _read_file(path)
     except OSError:
         return b""
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file at once or not at all, for there may be no other copy of what it holds.
+
+    Not into what is there, which may be a link to something else.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        with new.open("xb") as file:
+            file.write(data)
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _size(path: Path) -> int:

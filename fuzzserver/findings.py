@@ -6,6 +6,7 @@ the input first; so a reader, and a next start after a power cut, finds the old 
 no ``ID.json`` without its input.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzzserver.errors import InputError
+from fuzzserver.files import read_regular
 
 __all__ = ["Finding", "FindingStore", "find_finding", "write_whole", "zig_string_literal"]
 
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{1,64}\.(json|input|original)\.\w+")
 """Names that ``write_whole`` gives to what it has not finished."""
+
+MAX_FILE = 64 << 20
+"""Bytes of a file of ours. None that we have written comes near."""
 
 MAX_LITERAL = 4096
 """Bytes of an input that are shown as text."""
@@ -126,11 +131,12 @@ class FindingStore:
         """
         self.folder = folder
         self._changed = changed
-        # Guards ``_findings`` and the files.
+        # Guards all below, and the files.
         self._lock = threading.Lock()
         self._findings: dict[str, Finding] = {}
-        # Inputs that could not be written.
-        self._unsaved: dict[str, bytes] = {}
+        # What could not be written: findings by id, and inputs.
+        self._unsaved: set[str] = set()
+        self._unsaved_inputs: dict[str, bytes] = {}
         for path in sorted(folder.glob("*.json")):
             try:
                 finding = read_finding(path)
@@ -142,12 +148,14 @@ class FindingStore:
         """Remove what a killed process was just writing. Only while no other process writes here."""
         for path in self.folder.glob(".*"):
             if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # They take some space, and no more.
+                    path.unlink()
 
     def add(self, finding: Finding, data: bytes) -> Finding:
         """Note a finding, new or once more; returns it as it is kept. It is on disk on return.
 
-        InputError if it cannot be written; it is kept in memory then, and written with the next change.
+        InputError if it cannot be written; it is kept in memory then, and written with the next change, or by
+        ``save_again``.
         """
         with self._lock:
             known = self._known(finding.id)
@@ -158,8 +166,8 @@ class FindingStore:
                     last_time=finding.last_time,
                     place=known.place or finding.place,
                 )
-            have = known is not None and (finding.id in self._unsaved or self.input_path(finding.id).exists())
-            self._write(finding, None if have else data)
+            there = finding.id in self._unsaved_inputs or self.input_path(finding.id).exists()
+            self._write(finding, None if known is not None and there else data)
         return finding
 
     def update(
@@ -176,6 +184,8 @@ class FindingStore:
 
     def _known(self, finding_id: str) -> Finding | None:
         """As it is on disk, where another process may have learnt more of it, else as it is in memory."""
+        if finding_id in self._unsaved:
+            return self._findings[finding_id]
         try:
             return read_finding(self._path(finding_id))
         except InputError:
@@ -184,16 +194,40 @@ class FindingStore:
     def _write(self, finding: Finding, data: bytes | None) -> None:
         """Keep a finding, and its input if it is a new one. Called with the lock held."""
         self._findings[finding.id] = finding
+        failed_before = finding.id in self._unsaved
+        self._unsaved.add(finding.id)
         if data is not None:
-            self._unsaved[finding.id] = data
+            self._unsaved_inputs[finding.id] = data
         try:
-            if finding.id in self._unsaved:
-                write_whole(self.input_path(finding.id), self._unsaved[finding.id])
-                del self._unsaved[finding.id]
-            text = json.dumps(finding.to_json(), indent=1)
-            write_whole(self._path(finding.id), text.encode("utf-8", "backslashreplace"))
+            self._save(finding, failed_before)
         finally:
             self._changed()
+
+    def _save(self, finding: Finding, failed_before: bool) -> None:
+        """Write what of a finding is not written. Called with the lock held."""
+        if finding.id in self._unsaved_inputs:
+            write_whole(self.input_path(finding.id), self._unsaved_inputs[finding.id])
+            del self._unsaved_inputs[finding.id]
+        text = json.dumps(finding.to_json(), indent=1)
+        write_whole(self._path(finding.id), text.encode("utf-8", "backslashreplace"))
+        self._unsaved.discard(finding.id)
+        if failed_before:
+            log.info("finding %s is saved now, in '%s'", finding.id, self.folder)
+
+    def save_again(self) -> list[str]:
+        """Write what could not be written before, if it can be now; returns the ids of what was."""
+        with self._lock:
+            unsaved = sorted(self._unsaved)
+            with contextlib.suppress(InputError):  # Of which is known since they came.
+                for finding_id in unsaved:
+                    self._save(self._findings[finding_id], failed_before=True)
+            return [finding_id for finding_id in unsaved if finding_id not in self._unsaved]
+
+    @property
+    def unsaved(self) -> list[str]:
+        """The ids of what could not be written."""
+        with self._lock:
+            return sorted(self._unsaved)
 
     def all(self) -> list[Finding]:
         """The oldest first."""
@@ -214,12 +248,12 @@ class FindingStore:
 
     def input(self, finding_id: str) -> bytes:
         """The input; InputError if it cannot be read."""
-        unsaved = self._unsaved.get(finding_id)
+        unsaved = self._unsaved_inputs.get(finding_id)
         if unsaved is not None:
             return unsaved
         path = self.input_path(finding_id)
         try:
-            return path.read_bytes()
+            return _read(path)
         except OSError as error:
             raise InputError(f"cannot read input '{path}': {error.strerror}") from error
 
@@ -258,7 +292,7 @@ def input_note(finding: Finding) -> str:
 def read_finding(path: Path) -> Finding:
     """Read one ``ID.json``; InputError says what is wrong with it."""
     try:
-        finding = Finding.from_json(json.loads(path.read_bytes()))
+        finding = Finding.from_json(json.loads(_read(path)))
         if finding.id != path.stem or not re.fullmatch("[0-9a-f]{1,64}", finding.id):
             raise InputError(f"its id is '{finding.id}'")
         return finding
@@ -268,6 +302,11 @@ def read_finding(path: Path) -> Finding:
         raise InputError(f"finding '{path}' is damaged: {error}") from error
 
 
+def _read(path: Path) -> bytes:
+    """A file of a store. We make no links: where one leads is none of ours."""
+    return read_regular(path, MAX_FILE, os.O_NOFOLLOW)
+
+
 def find_finding(name: str, folders: list[Path]) -> tuple[FindingStore, Finding]:
     """The finding that ``name`` means: a path of one of its files, or an id or its beginning.
 
@@ -275,8 +314,9 @@ def find_finding(name: str, folders: list[Path]) -> tuple[FindingStore, Finding]
     """
     path = Path(name)
     if path.suffix in (".json", ".input") and path.exists():
+        path = path.resolve()  # This link is the user's own.
         finding = read_finding(path.with_suffix(".json"))
-        return FindingStore(path.parent.absolute()), finding
+        return FindingStore(path.parent), finding
     matches = []
     for folder in folders:
         store = FindingStore(folder)

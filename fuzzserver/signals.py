@@ -1,6 +1,8 @@
 """The signals that end the program, as an exception in its main thread."""
 
+import atexit
 import concurrent.futures
+import os
 import signal
 import time
 from concurrent.futures import Future
@@ -20,6 +22,10 @@ WAKE = 0.2
 """Seconds after which a main thread that waits looks for signals again. One that comes a moment before it
 begins to wait does not end the wait: on a busy machine, Ctrl-C was lost that way."""
 
+LONGEST_END = 10.0
+"""Seconds after a signal in which the program ends in good order, for which it needs two at most unless the
+machine is very busy. After that something hangs, a disk say, and is not waited for any longer."""
+
 
 class Signalled(BaseException):
     """One of ``SIGNALS`` has come. As KeyboardInterrupt, it passes everything that handles errors."""
@@ -34,13 +40,23 @@ def handle_signals() -> None:
         # nohup has SIGHUP ignored and means it; shells do so with SIGINT and mean something else.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    atexit.register(_ignore_signals)
+
+
+def _ignore_signals() -> None:
+    """Nothing is left to end, but Python would give the signals their usual effect back before it is gone."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
-    """End what the main thread does, in good order; another signal ends the process at once."""
+    """End what the main thread does, in good order, which is soon done: no further signal disturbs it."""
+    signalled = Signalled(number)
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
-    raise Signalled(number)
+        signal.signal(each, lambda *_: None)  # What is ignored, children would ignore as well.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(signalled.exit_code))
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_END)
+    raise signalled
 
 
 def wait_for(result: Future[Result]) -> Result:

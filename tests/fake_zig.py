@@ -10,7 +10,9 @@ imports nothing of the package, so that it is a second opinion on the protocol:
 Each call is noted as one line of JSON in ``calls.jsonl`` beside the settings.
 """
 
+import contextlib
 import json
+import mmap
 import os
 import signal
 import struct
@@ -32,7 +34,7 @@ def main() -> None:
     if argv[:1] in (["version"], ["env"]):
         answer(config[argv[0]])
     else:
-        COMPILES[config["compile"]](Compile(argv, config["server_version"]))
+        COMPILES[config["compile"]](Compile(argv, config["server_version"], Path(config_path).parent))
 
 
 def answer(behaviour: dict) -> None:
@@ -61,9 +63,10 @@ def send(tag: int, body: bytes) -> None:
 class Compile:
     """The command line, and the messages of a compile that goes well."""
 
-    def __init__(self, argv: list[str], version: str) -> None:
+    def __init__(self, argv: list[str], version: str, folder: Path) -> None:
         self.argv = argv
         self.version = version
+        self.folder = folder
         self.is_exe = argv[0] == "test"
 
     def value(self, option: str) -> str:
@@ -74,18 +77,28 @@ class Compile:
         """What every compiler says first."""
         send(ZIG_VERSION, self.version.encode())
 
-    def artifact(self) -> Path:
-        """Write what the compile is for."""
+    def artifact_path(self) -> Path:
+        """Where to write what the compile is for; nothing is there."""
         path = Path(self.value("--cache-dir"), "o", DIGEST.hex(), self.value("--name"))
         if not self.is_exe:
             path = path.with_name(path.name + ".wasm")
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return path
+
+    def artifact(self) -> Path:
+        """Write what the compile is for."""
+        path = self.artifact_path()
         path.write_bytes(b"\0asm\1\0\0\0")
         return path
 
     def succeed(self) -> None:
         """The rest of a compile without errors."""
         self.artifact()
+        self.say_success()
+
+    def say_success(self) -> None:
+        """What a compile without errors says, whatever it has done."""
         send(ERROR_BUNDLE, bytes(8))
         send(FILE_SYSTEM_INPUTS, b"\1main.zig\0\2std/std.zig")
         send(EMIT_DIGEST, b"\0" + DIGEST)
@@ -220,6 +233,198 @@ def leave_a_child(compile: Compile) -> None:
     compile.greet()
     if os.fork() == 0:
         sleep_for_ever()
+    compile.succeed()
+
+
+@compile_kind
+def flood_stdout(compile: Compile) -> None:
+    """Messages without end, each of which is one."""
+    compile.greet()
+    while True:
+        send(9, bytes(65536))
+
+
+@compile_kind
+def empty_messages(compile: Compile) -> None:
+    """Messages without end, none of which says anything."""
+    compile.greet()
+    while True:
+        os.write(1, struct.pack("<II", 9, 0) * 8192)
+
+
+@compile_kind
+def endless_stderr(compile: Compile) -> None:
+    """Words without end."""
+    compile.greet()
+    while True:
+        os.write(2, b"x" * 65536)
+
+
+@compile_kind
+def ignore_sigterm(compile: Compile) -> None:
+    """Do nothing, and do not end when asked."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    hang(compile)
+
+
+@compile_kind
+def family(compile: Compile) -> None:
+    """Children in our session and out of it, all of which ignore what they can, and then nothing."""
+    start_family()
+    hang(compile)
+
+
+@compile_kind
+def leave_a_family(compile: Compile) -> None:
+    """The same children outlive a compile that goes well."""
+    compile.greet()
+    start_family()
+    compile.succeed()
+
+
+def start_family() -> None:
+    """Four processes, two of them in a session of their own, without our pipes."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    ready, tell = os.pipe()
+    for session in (True, False):
+        if os.fork() == 0:
+            if session:
+                os.setsid()
+            os.fork()
+            os.write(tell, b".")
+            for descriptor in (0, 1, 2):
+                os.close(descriptor)
+            sleep_for_ever()
+    for _ in range(4):
+        os.read(ready, 1)
+
+
+@compile_kind
+def eat_memory(compile: Compile) -> None:
+    """Take a GiB after the other, up to a TiB; then say how many there were."""
+    taken = []
+    with contextlib.suppress(OSError):
+        while len(taken) < 1024:
+            taken.append(mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    sys.exit(f"took {len(taken)} GiB")
+
+
+@compile_kind
+def fill_the_disk(compile: Compile) -> None:
+    """Write to the end of ever larger files; then say how large the last one was. They have holes."""
+    size = 0
+    with contextlib.suppress(OSError), open(compile.folder / "large", "wb") as file:
+        while size < 1 << 40:
+            os.pwrite(file.fileno(), b"x", size + (1 << 30) - 1)
+            size += 1 << 30
+    sys.exit(f"wrote {size >> 30} GiB")
+
+
+@compile_kind
+def temporary_folder(compile: Compile) -> None:
+    """Keep a folder open as the real one does, and hang."""
+    folder = Path(compile.value("--cache-dir"), "tmp", "0123456789abcdef")
+    folder.mkdir(parents=True)
+    os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    (folder / "half").write_text("done")
+    hang(compile)
+
+
+@compile_kind
+def result_elsewhere(compile: Compile) -> None:
+    """The path of a file that is none of the cache's."""
+    elsewhere = compile.folder / "fuzzer.wasm"
+    elsewhere.write_text("secret")
+    compile.greet()
+    send(EMIT_DIGEST, b"\0" + str(elsewhere).encode())
+
+
+@compile_kind
+def result_above(compile: Compile) -> None:
+    """A path that leads out of the cache."""
+    (compile.folder / "fuzzer.wasm").write_text("secret")
+    above = Path(compile.value("--cache-dir"), "..", "bin", "fuzzer.wasm")
+    compile.greet()
+    send(EMIT_DIGEST, b"\0" + str(above).encode())
+
+
+@compile_kind
+def result_link(compile: Compile) -> None:
+    """A link in place of the result."""
+    compile.greet()
+    compile.artifact_path().symlink_to("/etc/passwd")
+    compile.say_success()
+
+
+@compile_kind
+def result_folder_link(compile: Compile) -> None:
+    """A link in place of the folder with the result."""
+    folder = compile.artifact_path().parent
+    folder.rmdir()
+    folder.symlink_to(compile.folder)
+    (compile.folder / "fuzzer.wasm").write_text("secret")
+    compile.greet()
+    compile.say_success()
+
+
+@compile_kind
+def result_fifo(compile: Compile) -> None:
+    """A pipe in place of the result: who opens it waits for ever."""
+    compile.greet()
+    os.mkfifo(compile.artifact_path())
+    compile.say_success()
+
+
+@compile_kind
+def result_folder(compile: Compile) -> None:
+    """A folder in place of the result."""
+    compile.greet()
+    compile.artifact_path().mkdir()
+    compile.say_success()
+
+
+@compile_kind
+def result_missing(compile: Compile) -> None:
+    """No result at all, but its digest."""
+    compile.greet()
+    compile.artifact_path()
+    compile.say_success()
+
+
+@compile_kind
+def result_huge(compile: Compile) -> None:
+    """A result of 1 GiB, all of it a hole."""
+    compile.greet()
+    os.truncate(compile.artifact(), 1 << 30)
+    compile.say_success()
+
+
+@compile_kind
+def loop_of_notes(compile: Compile) -> None:
+    """An error that is a note of itself."""
+    compile.greet()
+    extra = [1, 3, 0, 4, 0, 1, 0, 1, 4]
+    send(ERROR_BUNDLE, struct.pack(f"<II{len(extra)}I", len(extra), 2, *extra) + b"x\0")
+
+
+@compile_kind
+def wait_for_file(compile: Compile) -> None:
+    """Go on when a file named ``go`` appears beside the settings."""
+    compile.greet()
+    while not (compile.folder / "go").exists():
+        time.sleep(0.005)
+    compile.succeed()
+
+
+@compile_kind
+def alone(compile: Compile) -> None:
+    """Fail if another compile is under way."""
+    compile.greet()
+    (compile.folder / "running").mkdir()
+    time.sleep(0.2)
+    (compile.folder / "running").rmdir()
     compile.succeed()
 
 

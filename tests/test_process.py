@@ -197,8 +197,9 @@ def test_close_twice() -> None:
     assert not child.send(b"anybody there?")
 
 
-def test_close_is_polite_first() -> None:
+def test_close_is_polite_first(monkeypatch) -> None:
     """A child that handles SIGTERM gets to end by itself."""
+    monkeypatch.setattr(process, "GRACE", WAIT)
     code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5));" + SLEEP
     with PipedChild(python(code)) as child:
         wait_for_ready(child)

@@ -1,9 +1,10 @@
 """The life of a fuzz test: worker after worker, with a pause between them, until it makes no sense."""
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -225,14 +226,21 @@ def test_hang_and_memory_are_failures(life: Life, failing: Callable[[str], FuzzT
 
 
 @pytest.mark.usefixtures("fast")
-def test_executable_that_is_gone(life: Life, tmp_path: Path, caplog) -> None:
-    """A worker that cannot be started is tried again, then given up; it is no finding."""
-    run = life.start(FuzzTest(FuzzRunStep("gone", tmp_path / "gone"), 0, "test.gone"))
-    life.join()
-    assert run.status.state == "failed"
-    assert "could not be run: [Errno 2] No such file or directory" in run.status.text
-    assert life.told.of(tuple) == []
-    assert "fuzz worker for 'test.gone': Worker could not be run" in caplog.text
+def test_executable_that_is_gone(
+    life: Life, lives: Callable[[str], FuzzTest], tmp_path: Path, caplog
+) -> None:
+    """A worker that cannot be started is tried until it can be; that is no finding, and said once."""
+    test = lives("fuzz patient")
+    life.start(replace(test, step=FuzzRunStep("gone", tmp_path / "gone")))
+    crashed = life.wait_for(lambda status: status.restarts > 2 * MAX_DEATHS, "it is given up")
+    (text,) = {status.text.split("\n")[0] for status in life.told.of(TestStatus) if status.state == "crashed"}
+    assert text.startswith("Worker could not be run: [Errno 2] No such file or directory: ")
+    assert (crashed.findings, life.told.of(tuple)) == (0, [])
+    assert caplog.messages == [f"fuzz worker for '{test.name}': {text}"]
+    shutil.copy2(test.step.rebuilt_executable, tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "gone")
+    life.wait_for(lambda status: status.state == "fuzzing", "it does not recover")
+    life.stop()
 
 
 def test_stop_in_a_pause(life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +308,7 @@ def test_finds_are_saved(life: Life, lives: Callable[[str], FuzzTest], tmp_path:
 def test_folder_that_cannot_be_written(
     life: Life, lives: Callable[[str], FuzzTest], tmp_path, caplog
 ) -> None:
-    """That finds cannot be saved is said once; fuzzing goes on, with the seeds."""
+    """That finds cannot be saved is said once; fuzzing goes on. They are saved as soon as they can be."""
     test = lives("fuzz many")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "seed").write_bytes(b"seed")
@@ -311,6 +319,17 @@ def test_folder_that_cannot_be_written(
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     (error,) = errors
     assert error.startswith(f"cannot write '{tmp_path / 'seeds' / test.name}/")
-    assert error.endswith(f"; inputs of '{test.name}' are not saved any more")
+    assert error.endswith(f"; inputs of '{test.name}' are not saved until that is mended")
     assert (tmp_path / "seeds" / test.name).read_text() == "in the place of a folder"
-    assert b"seed" in {run.corpus.input(each.number) for each in run.corpus.inputs()}
+    kept = {run.corpus.input(each.number) for each in run.corpus.inputs()}
+    assert b"seed" in kept
+    (tmp_path / "seeds" / test.name).unlink()
+    caplog.set_level(logging.INFO)
+    assert run.shared is not None
+    run.shared.save(run.corpus)
+    saved = {path.read_bytes() for path in (tmp_path / "seeds" / test.name).iterdir()}
+    assert saved == kept - {b"seed", b"in the place of a folder"}
+    assert (
+        caplog.messages[-1]
+        == f"inputs of '{test.name}' are saved again in '{tmp_path / 'seeds' / test.name}'"
+    )

@@ -55,7 +55,7 @@ def build_tests(client: ZigCompileClient, command: TestCommand, mode: BuildMode)
             global_cache_dir=global_cache_dir,
         )
     log.info("compiled %s in %.1f s", what, time.monotonic() - started)
-    return TestExecutable(result.output_dir / name, result.inputs)
+    return TestExecutable(result.artifact(name), result.inputs)
 
 
 _IN_MODE = {"normal": "", "fuzz": " in fuzz mode", "repro": " for reproduction"}

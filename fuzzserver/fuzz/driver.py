@@ -43,6 +43,9 @@ FINDING_OUT = "Finding out how the tests are compiled ..."
 TELL_INTERVAL = 0.5
 """Seconds between two counts of runs that are told."""
 
+SAVE_INTERVAL = 2.0
+"""Seconds between two attempts to write findings that could not be written."""
+
 
 class FuzzDriver:
     """Builds the tests of a project and fuzzes all fuzz tests in them."""
@@ -227,6 +230,8 @@ class FuzzDriver:
     def _start_thread(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)
         with self._condition:
+            if self._ending.is_set():
+                return  # Nobody would wait for it.
             thread.start()  # Who finds it in the list may join it.
             self._threads.append(thread)
 
@@ -236,33 +241,41 @@ class FuzzDriver:
         self._audience.post(msg)
 
     def _tell_counts(self) -> None:
+        next_save = time.monotonic()
         while not self._ending.wait(TELL_INTERVAL):
             for target in list(self._targets.values()):
                 target.tell()
+            if time.monotonic() >= next_save:
+                next_save = time.monotonic() + SAVE_INTERVAL
+                self.findings.save_again()
 
     # ---------------------------------------------------------------- rebuilding
 
     def _watch(self, builds: dict[Build, list[FuzzTest]]) -> None:
-        """Build again whenever a source file changes."""
+        """Build again whenever a source file changes, or the executables are gone, with their cache."""
         built = self._built
+        failed = False
         while not self._ending.is_set():
             commands = [target.command for target in self._targets.values()]
             steps = [build.step for build in builds]
-            watch = SourceWatch(commands, steps, built)
+            watch = SourceWatch(commands, steps, built, expect_executables=not failed)
             if not watch.wait(self._ending):
                 return
             built = time.time()
             try:
-                builds = self._rebuild()
+                builds = self._rebuild(watch.executables_gone)
+                failed = False
             except Stopped:
                 return
             except Exception as error:
+                failed = True
                 if not self._ending.is_set():
                     self._rebuild_failed(error)
 
-    def _rebuild(self) -> dict[Build, list[FuzzTest]]:
-        log.info("sources have changed; building again")
-        self._audience.set_status("fuzzing", "Sources have changed: building again while fuzzing goes on ...")
+    def _rebuild(self, gone: bool) -> dict[Build, list[FuzzTest]]:
+        what = "executables are gone" if gone else "sources have changed"
+        log.info("%s; building again", what)
+        self._audience.set_status("fuzzing", f"{what.capitalize()}: building again while fuzzing goes on ...")
         commands = self._find_commands(self._children)
         for command in commands:
             if command.key not in self._targets:
@@ -276,7 +289,7 @@ class FuzzDriver:
         self.build_failed = False
         builds = select_tests(built, self._options.tests)
         for build, tests in builds.items():
-            self._move(self._targets[build.command.key], build, tests)
+            self._move(self._targets[build.command.key], build, tests, gone)
         for key in self._targets.keys() - {build.command.key for build in builds}:
             self._retire(self._targets[key], set())
         self._audience.set_status("fuzzing", f"Fuzzing the build of {time.strftime('%H:%M:%S')}.")
@@ -294,15 +307,15 @@ class FuzzDriver:
             self._audience.set_progress(None)
         return results
 
-    def _move(self, target: FuzzTarget, build: Build, tests: list[FuzzTest]) -> None:
-        """Have the tests of a target go on with a new build."""
+    def _move(self, target: FuzzTarget, build: Build, tests: list[FuzzTest], anew: bool) -> None:
+        """Have the tests of a target go on with a new build; ``anew``, though it may be the same again."""
         target.command = build.command
         self._audience.add_step(build.step)
         runs = {run.status.name: run for run in target.runs if run.status.state not in ENDED}
         target.set("fuzzing")
         for test in tests:
             if test.name in runs:
-                if runs[test.name].test.step.rebuilt_executable != test.step.rebuilt_executable:
+                if anew or runs[test.name].test.step.rebuilt_executable != test.step.rebuilt_executable:
                     runs[test.name].move(test)
             else:
                 self._start_run(target, self._add_run(target, test))
@@ -365,9 +378,12 @@ class FuzzDriver:
             log.info("reproducing findings ...")
             self._analysis.drain(patience)
         self.stop()
+        self.findings.save_again()
+        for finding_id in self.findings.unsaved:
+            log.error("finding %s could not be saved in '%s'", finding_id, self.findings.folder)
 
     def stop(self) -> None:
-        """End compiles and workers, and wait for their threads. May be called twice."""
+        """End compiles and workers, and wait for their threads. May be called twice, from any thread."""
         self._ending.set()
         self._stopping.set()
         with self._condition:
@@ -383,7 +399,8 @@ class FuzzDriver:
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
-        self._lock.release()
+        with self._condition:
+            self._lock.release()
 
 
 class _BuildProgress:

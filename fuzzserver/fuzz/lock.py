@@ -1,5 +1,6 @@
 """One session for each project at a time: two fuzzers on the same corpus folder would spoil it."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -29,8 +30,12 @@ class ProjectLock:
                 f"process {owner or 'unknown'} fuzzes this project already, with its data in '{folder}'; "
                 "end it first, or watch it in a browser"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # Some network file systems have no locks.
+            os.close(self._fd)
+            raise InputError(f"cannot lock '{path}': {error.strerror}") from error
+        with contextlib.suppress(OSError):  # On a full disk, others will not be told who has it.
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others have it. May be called twice."""

@@ -62,7 +62,7 @@ class Recorder:
         try:
             finding = self._findings.add(finding, data)
         except InputError as error:
-            log.error("%s; the finding is kept in memory only", error)
+            log.error("%s; the finding is kept in memory only, until it can be written", error)
         self._tell(finding)
         self._analysis.add(command, finding, failure, data)
         return self.count(command, end.test.name)

@@ -28,7 +28,8 @@ worker_log = logging.getLogger("fuzzserver.worker")
 """What workers wrote on stderr, as it is."""
 
 MAX_DEATHS = 5
-"""Workers in succession that end without a single run, after which no more are started."""
+"""Workers in succession that end without a single run, after which no more are started, if it is the test's
+fault. A disk that is full, or a folder that is gone, may not stay so: then there is always another try."""
 
 FIRST_DELAY = 0.25
 LEAST_LONGEST_DELAY = 2.0
@@ -74,6 +75,8 @@ class FuzzTestRun:
         self._worker: FuzzWorker | None = None
         self._turn: Turn | None = None
         self._made_runs = False
+        self._obstacle: str | None = None
+        """Why the last worker could not be started, if it could not."""
         self.retired = False
         """Whether the newest build has no such test."""
         self._stopping = threading.Event()
@@ -134,10 +137,17 @@ class FuzzTestRun:
                 self._set(state="failed", text=problem)
                 return
             self._run_workers()
-            self.corpus.tidy()
+            self._tidy()
         except Exception as error:  # Of all that can go wrong, the state must tell.
             log.exception("the thread of '%s' failed", self.test.name)
             self._set(state="failed", text=f"internal error: {error!r}")
+
+    def _tidy(self) -> None:
+        """Leave the corpus in good order. The next worker does it, too."""
+        try:
+            self.corpus.tidy()
+        except OSError as error:
+            log.error("cannot tidy the corpus in '%s': %s", self.corpus.folder, error.strerror)
 
     def _run_workers(self) -> None:
         deaths = 0
@@ -157,7 +167,7 @@ class FuzzTestRun:
                 continue
             how = self._judge(end)
             deaths = 0 if end.n_runs else deaths + 1
-            if deaths == MAX_DEATHS:
+            if deaths >= MAX_DEATHS and _blames_the_test(end):
                 log.error(
                     "'%s': %d workers in succession made no run; no more are started", end.test.name, deaths
                 )
@@ -165,7 +175,7 @@ class FuzzTestRun:
                 return
             # At least half of the time is for fuzzing, unless workers fail faster than they can be started.
             delay = min(2 * delay, max(LEAST_LONGEST_DELAY, time.monotonic() - started), LONGEST_DELAY)
-            if end.status is None:  # It was not even started: the disk is full, perhaps, and may not stay so.
+            if end.status is None or deaths >= MAX_DEATHS:
                 delay = LONGEST_DELAY
             self._set(state="crashed", text=f"{how}\nThe next worker starts in {delay:.2g} s.")
             self.say(f"The next worker starts in {delay:.2g} s.", "info")
@@ -225,7 +235,7 @@ class FuzzTestRun:
         try:
             return work(self.shared)
         except InputError as error:
-            log.error("%s; inputs of '%s' are not saved any more", error, self.test.name)
+            log.error("%s; inputs of '%s' are not saved until that is mended", error, self.test.name)
             return False
 
     def _judge(self, end: WorkerEnd) -> str:
@@ -241,7 +251,9 @@ class FuzzTestRun:
         text = f"Worker {end.how}."
         if isinstance(result, FuzzerFault):
             text += f" Zig's fuzzer itself failed: {result.message}"
-        log.error("fuzz worker for '%s': %s", end.test.name, text)
+        if end.status is not None or self._obstacle != text:  # A full disk is worth one line, not thousands.
+            log.error("fuzz worker for '%s': %s", end.test.name, text)
+        self._obstacle = text if end.status is None else None
         if end.stderr.strip():
             worker_log.error("%s", end.stderr.rstrip("\n"))
         return f"{text}\n{end.stderr.strip()[-MAX_TEXT:]}".strip()
@@ -252,6 +264,11 @@ class FuzzTestRun:
                 changes = {name: value for name, value in changes.items() if name not in ("state", "text")}
             self._status = replace(self._status, **changes)  # type: ignore[arg-type]
         self.changed()
+
+
+def _blames_the_test(end: WorkerEnd) -> bool:
+    """Whether the end has to do with the test, and not with the machine or with Zig's fuzzer."""
+    return end.why == "protocol" or isinstance(_result(end), Failure)
 
 
 def _result(end: WorkerEnd) -> Failure | FuzzerFault | Killed | None:

@@ -1,4 +1,4 @@
-"""Has a source file changed since it was compiled?
+"""Has a source file changed since it was compiled, or is gone what was made of it?
 
 Files are looked at every half second. That is cheap (some hundred calls of stat), needs no system call
 that Python lacks, and works on network file systems, too.
@@ -27,12 +27,19 @@ class SourceWatch:
     be what mends a build. Caches, and what lies outside the project, are left out.
     """
 
-    def __init__(self, commands: Iterable[TestCommand], steps: Iterable[FuzzRunStep], built: float) -> None:
+    def __init__(
+        self,
+        commands: Iterable[TestCommand],
+        steps: Iterable[FuzzRunStep],
+        built: float,
+        expect_executables: bool = False,
+    ) -> None:
         """``steps`` are what was built; of commands that could not be, only the root source files are known.
 
         ``built``: when the compile began, in seconds since 1970. What changed since then is a change.
+        ``expect_executables``: whether it is a change that an executable is gone.
         """
-        commands = list(commands)
+        commands, steps = list(commands), list(steps)
         self._files: set[str] = set()
         roots = [
             f"{os.path.realpath(project)}{os.sep}" for project in {command.project for command in commands}
@@ -46,6 +53,8 @@ class SourceWatch:
             if inside and ".zig-cache" not in folder.split(os.sep):
                 self._folders.add(folder)
                 self._files.add(path)
+        # A cache that is cleared takes the executables along, which only a build brings back.
+        self._executables = [step.rebuilt_executable for step in steps] if expect_executables else []
         now = time.time()
         self._stamps = {
             path: stamp
@@ -54,11 +63,18 @@ class SourceWatch:
             if path not in self._files or not built * 1e9 <= stamp[0] <= now * 1e9
         }
 
+    @property
+    def executables_gone(self) -> bool:
+        """Whether an executable that is expected is gone."""
+        return not all(path.exists() for path in self._executables)
+
     def wait(self, stop: threading.Event) -> bool:
         """Wait for a change, and until nothing changes any more; False if ``stop`` is set before."""
         before = self._look()
         while not stop.wait(INTERVAL):
             now = self._look()
+            if self.executables_gone:
+                return True
             # An editor or a version control system may be in the middle of writing several files.
             if now != self._stamps and now == before:
                 return True

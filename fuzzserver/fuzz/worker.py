@@ -40,6 +40,12 @@ STACK_WAIT = 15.0
 CLOSE_WAIT = 2.0
 """Seconds for a worker to end that has closed its output."""
 
+MAX_MESSAGE = 64 * 1024
+"""Bytes of a message. A worker has two, of eight bytes each; what a test prints is none."""
+
+MAX_STDOUT = 1024 * 1024
+"""Bytes of messages before it fuzzes."""
+
 MIB = 1 << 20
 
 
@@ -159,14 +165,18 @@ class FuzzWorker:
         self, child: PipedChild
     ) -> tuple[Literal["ended", "hang", "out of memory", "asked", "protocol"], str]:
         """Follow the worker to its end; returns why it ended, and how if that is not in its exit status."""
-        reader = MessageReader()
+        reader = MessageReader(MAX_MESSAGE)
+        left = MAX_STDOUT
         next_look = self._last_progress = time.monotonic()
         for name, data in child.output(idle=TICK):
             if name == "stderr":
                 self._hear(data)
                 self._spoke = self._spoke or time.monotonic()
             elif name == "stdout" and not self._deaf:
+                left -= len(data)
                 try:
+                    if left < 0 and not self._fuzzing:
+                        raise MessageError(f"its messages have more than {MAX_STDOUT} bytes")
                     for message in reader.feed(data):
                         self._handle(message, child)
                 except MessageError as error:

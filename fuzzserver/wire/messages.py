@@ -84,7 +84,9 @@ class MessageReader:
     ended at the end of a message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        """``max_body``: bytes of a body, more than which are absurd."""
+        self._max_body = max_body
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
@@ -94,9 +96,10 @@ class MessageReader:
         position = 0
         while len(self._buffer) - position >= HEADER.size:
             tag, bytes_len = HEADER.unpack_from(self._buffer, position)
-            if bytes_len > MAX_BODY:
+            if bytes_len > self._max_body:
                 raise MessageError(
-                    f"message with tag {tag} claims a body of {bytes_len} bytes; the limit is {MAX_BODY}"
+                    f"message with tag {tag} claims a body of {bytes_len} bytes; "
+                    f"the limit is {self._max_body}"
                 )
             end = position + HEADER.size + bytes_len
             if end > len(self._buffer):

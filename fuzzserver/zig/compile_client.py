@@ -7,8 +7,11 @@ version, the files that it read, where the result is, and the errors.
 import logging
 import os
 import shlex
+import stat
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from fuzzserver.errors import (
     CompileErrors,
     MessageError,
     Stopped,
+    ZigError,
     ZigNotFound,
     ZigProcessFailed,
     ZigProtocolVersionMismatch,
@@ -36,12 +40,19 @@ from fuzzserver.wire.messages import (
     parse_file_system_inputs,
 )
 from fuzzserver.zig.installation import Zig
-from fuzzserver.zig.process import ChildGroup, ChildTimeout, PipedChild, describe_exit
+from fuzzserver.zig.leftovers import Leftovers
+from fuzzserver.zig.process import COMPILER_LIMITS, ChildGroup, ChildTimeout, PipedChild, describe_exit
 
 __all__ = ["CompileResult", "ZigCompileClient"]
 
 MAX_STDERR = 256 * 1024
 """How much of a compiler's stderr is passed on, in bytes: its end."""
+
+MAX_LAST_WORDS = 16 * 1024
+"""Characters of it in an error."""
+
+MAX_STDOUT = 64 * 1024 * 1024
+"""Bytes of messages, which name files and quote source lines: a compile of a large program sends some MB."""
 
 log = logging.getLogger(__name__)
 compiler_log = logging.getLogger("fuzzserver.compiler")
@@ -54,9 +65,31 @@ class CompileResult:
 
     output_dir: Path
     """Holds the artifact under the name that ``--name`` gave it."""
+    cache_dir: Path
     cache_hit: bool
     inputs: tuple[SourcePath, ...]
     """The files that the compiler read, without whole folders."""
+
+    def artifact(self, name: str) -> Path:
+        """The path of what was made; ZigProcessFailed unless it is a regular file in the cache.
+
+        Nobody can be sure of that who is told so by a compiler, and a fifo would be read for ever.
+        """
+        path = self.output_dir / name
+        cache_dir = os.path.realpath(self.cache_dir)
+        if os.path.commonpath((cache_dir, os.path.realpath(self.output_dir))) != cache_dir:
+            raise ZigProcessFailed(
+                f"the compiler says that it wrote '{path}', which is outside of its cache '{self.cache_dir}'"
+            )
+        try:
+            is_file = stat.S_ISREG(os.lstat(path).st_mode)
+        except OSError as error:
+            raise ZigProcessFailed(
+                f"the compiler says that it wrote '{path}', which cannot be found: {error.strerror}"
+            ) from error
+        if not is_file:
+            raise ZigProcessFailed(f"the compiler says that it wrote '{path}', which is no regular file")
+        return path
 
 
 class ZigCompileClient:
@@ -67,6 +100,18 @@ class ZigCompileClient:
         self.zig = zig
         self.global_cache_dir = global_cache_dir
         self._children = ChildGroup()
+        # Guards ``_running``.
+        self._lock = threading.Lock()
+        self._running: dict[PipedChild, Leftovers] = {}
+
+    def check(self) -> None:
+        """Find out about the compiler, unless that was done. Raises a ZigError, or Stopped."""
+        try:
+            self.zig.learn(self._children)
+        except ZigError as error:
+            if self._children.stopped:
+                raise Stopped(f"Zig compiler '{self.zig.path}' was stopped") from error
+            raise
 
     def compile(
         self,
@@ -83,18 +128,27 @@ class ZigCompileClient:
         Raises a ZigError; CompileErrors if the source is at fault, which is then
         logged already; Stopped after ``stop``.
         """
-        cwd = cwd or Path.cwd()
+        cwd = cwd or _working_folder()
         argv = [str(self.zig.path), *args, "--listen=-"]
         command = shlex.join(argv)
-        self.zig.check_supported()
+        self.check()
         session = _Session(self.zig.version, cache_dir, cwd)
+        leftovers = Leftovers((cache_dir, global_cache_dir or self.global_cache_dir))
         try:
-            with self._children.spawn(argv, cwd) as child:
+            with (
+                self._children.spawn(argv, cwd, limits=COMPILER_LIMITS) as child,
+                self._noted(child, leftovers),
+            ):
                 status = self._run(child, session, command)
         except OSError as error:
             if self._children.stopped:
                 raise Stopped(f"the following command was stopped:\n{command}") from error
             raise ZigNotFound(f"cannot start Zig compiler '{self.zig.path}': {error}") from error
+        except ZigProtocolVersionMismatch:
+            self.zig.forget()  # It was replaced while we run: the next compile is to see for itself.
+            raise
+        finally:
+            leftovers.remove()
         if self._children.stopped:
             raise Stopped(f"the following command was stopped:\n{command}")
         if status != 0:
@@ -103,9 +157,9 @@ class ZigCompileClient:
                 if status > 0
                 else f"terminated unexpectedly ({describe_exit(status)})"
             )
-            raise ZigProcessFailed(f"{session.stderr_text()}the following command {how}:\n{command}")
+            raise ZigProcessFailed(f"{session.last_words()}the following command {how}:\n{command}")
         if text := session.stderr_text():
-            compiler_log.warning("%s", text.rstrip("\n"))
+            compiler_log.warning("%s", text)
         if session.error_bundle.messages:
             text = session.error_bundle.render()
             compiler_log.error("%s", text.rstrip("\n"))
@@ -118,11 +172,26 @@ class ZigCompileClient:
         if session.output_dir is None:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
         inputs = self._source_paths(session, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
-        return CompileResult(session.output_dir, session.cache_hit, inputs)
+        return CompileResult(session.output_dir, cache_dir, session.cache_hit, inputs)
+
+    @contextmanager
+    def _noted(self, child: PipedChild, leftovers: Leftovers) -> Iterator[None]:
+        """See what a compiler leaves behind that is ended, by an error of ours or by ``stop``."""
+        with self._lock:
+            self._running[child] = leftovers
+        try:
+            yield
+        except BaseException:
+            leftovers.note(child)
+            raise
+        finally:
+            with self._lock:
+                del self._running[child]
 
     def _run(self, child: PipedChild, session: "_Session", command: str) -> int:
         deadline = time.monotonic() + self.zig.timeout
         reader = MessageReader()
+        left = MAX_STDOUT
         child.send(client_message(ClientTag.UPDATE) + client_message(ClientTag.EXIT))
         try:
             for name, data in child.output(deadline):
@@ -130,6 +199,9 @@ class ZigCompileClient:
                     session.stderr += data
                     del session.stderr[:-MAX_STDERR]
                     continue
+                left -= len(data)
+                if left < 0:
+                    raise MessageError(f"its messages have more than {MAX_STDOUT} bytes")
                 for message in reader.feed(data):
                     session.handle(message)
             status = child.wait(max(0.1, deadline - time.monotonic()))
@@ -138,14 +210,14 @@ class ZigCompileClient:
             return status
         except ChildTimeout:
             raise ZigTimeout(
-                f"{session.stderr_text()}the following command did not end in {self.zig.timeout:g} s "
+                f"{session.last_words()}the following command did not end in {self.zig.timeout:g} s "
                 f"and was ended (--zig-timeout sets the limit):\n{command}"
             ) from None
         except MessageError as error:
             if self._children.stopped:
                 raise Stopped(f"the following command was stopped:\n{command}") from error
             raise ZigProcessFailed(
-                f"{session.stderr_text()}the following command broke its protocol ({error}):\n{command}"
+                f"{session.last_words()}the following command broke its protocol ({error}):\n{command}"
             ) from error
 
     def _source_paths(
@@ -161,7 +233,18 @@ class ZigCompileClient:
 
     def stop(self) -> None:
         """End all compiles; those who wait for them get Stopped."""
+        with self._lock:
+            for child, leftovers in self._running.items():
+                leftovers.note(child)
         self._children.stop()
+
+
+def _working_folder() -> Path:
+    """Ours; if somebody has removed it, one that is always there: what it compiles has absolute paths."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
 
 
 def _source_path(root: str, sub_path: str) -> SourcePath:
@@ -207,6 +290,10 @@ class _Session:
                 self.inputs = parse_file_system_inputs(message.body)
 
     def stderr_text(self) -> str:
-        """The end of what the compiler wrote on stderr, with a line break unless it is empty."""
-        text = self.stderr.decode("utf-8", "replace").strip()
+        """The end of what the compiler wrote on stderr."""
+        return self.stderr.decode("utf-8", "replace").strip()
+
+    def last_words(self) -> str:
+        """What of it belongs in an error, with a line break unless it is empty."""
+        text = self.stderr_text()[-MAX_LAST_WORDS:]
         return text + "\n" if text else ""

@@ -6,16 +6,27 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from fuzzserver.errors import ZigNotFound, ZigProcessFailed, ZigTimeout, ZigUnsupported
-from fuzzserver.zig.process import ChildTimeout, PipedChild, describe_exit
+from fuzzserver.zig.process import (
+    COMPILER_LIMITS,
+    ChildGroup,
+    ChildTimeout,
+    PipedChild,
+    child_environment,
+    describe_exit,
+)
 
 __all__ = ["Zig", "find_zig"]
 
 SUPPORTED = "0.14."
+MAX_ANSWER = 1 << 20
+"""Bytes of an answer; Zig's have some hundred."""
 HOW_TO_GET = "pip install 'fuzzserver[zig]' brings one, or name one with --zig PATH"
 
 
@@ -43,7 +54,10 @@ def find_zig(path: str | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Zig:
-    """One Zig compiler. What it says of itself is asked for once, when first needed."""
+    """One Zig compiler. What it says of itself is asked for once, when first needed.
+
+    May be used from any thread.
+    """
 
     path: Path
     timeout: float = 300.0
@@ -57,29 +71,54 @@ class Zig:
     @cached_property
     def lib_dir(self) -> Path:
         """The folder with ``std`` and ``docs``."""
-        text = self._ask("env")
-        try:
-            # The path may be relative to where the command ran.
-            return Path("/", json.loads(text)["lib_dir"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ZigProcessFailed(f"'{self.path} env' printed no lib_dir: {text[:200]!r}") from error
+        return self._parse_lib_dir(self._ask("env"))
+
+    def learn(self, children: ChildGroup) -> None:
+        """Ask for all that is not known yet, and check it; the stop of ``children`` ends that."""
+        known = self.__dict__
+        if "version" not in known:
+            known["version"] = self._ask("version", children.spawn).strip()
+        self.check_supported()
+        if "lib_dir" not in known:
+            known["lib_dir"] = self._parse_lib_dir(self._ask("env", children.spawn))
+
+    def forget(self) -> None:
+        """There may be another compiler at the path now: ask again when it matters."""
+        for name in ("version", "lib_dir"):
+            self.__dict__.pop(name, None)
 
     def check_supported(self) -> None:
         """ZigUnsupported unless the version is one whose protocol we speak."""
-        if not self.version.startswith(SUPPORTED):
+        version = self.version
+        if not version.startswith(SUPPORTED):
+            self.forget()
             raise ZigUnsupported(
-                f"Zig {self.version} at '{self.path}' is not supported: this version of fuzzserver "
+                f"Zig {version} at '{self.path}' is not supported: this version of fuzzserver "
                 f"needs Zig {SUPPORTED}x; {HOW_TO_GET}"
             )
 
-    def _ask(self, question: str) -> str:
-        argv = [str(self.path), question]
-        output = {"stdout": b"", "stderr": b""}
+    def _parse_lib_dir(self, text: str) -> Path:
         try:
-            with PipedChild(argv, Path("/"), _environment()) as child:
+            # The path may be relative to where the command ran.
+            return Path("/", json.loads(text)["lib_dir"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ZigProcessFailed(f"'{self.path} env' printed no lib_dir: {text[:200]!r}") from error
+
+    def _ask(
+        self, question: str, spawn: Callable[..., AbstractContextManager[PipedChild]] = PipedChild
+    ) -> str:
+        argv = [str(self.path), question]
+        output = {"stdout": bytearray(), "stderr": bytearray()}
+        try:
+            with spawn(argv, Path("/"), _environment(), COMPILER_LIMITS) as child:
                 deadline = time.monotonic() + self.timeout
                 for name, data in child.output(deadline):
                     output[name] += data
+                    if len(output[name]) > MAX_ANSWER:
+                        raise ZigProcessFailed(
+                            f"'{self.path} {question}' printed more than {MAX_ANSWER} bytes; "
+                            "is it a Zig compiler?"
+                        )
                 status = child.wait(max(0.1, deadline - time.monotonic()))
         except OSError as error:
             raise ZigNotFound(f"cannot start Zig compiler '{self.path}': {error}") from error
@@ -98,4 +137,4 @@ class Zig:
 
 def _environment() -> dict[str, str]:
     # Without a home folder, "zig env" fails over the cache that it does not need.
-    return {"ZIG_GLOBAL_CACHE_DIR": tempfile.gettempdir(), **os.environ}
+    return {"ZIG_GLOBAL_CACHE_DIR": tempfile.gettempdir(), **child_environment()}

@@ -1,12 +1,14 @@
 """A child process whose two output pipes are drained at once, and which is ended for sure.
 
 A child that fills a pipe that nobody reads would wait for ever, and we for it. And a child may have
-children: each runs in a session of its own, so that a signal reaches all of them. Should we be killed
-ourselves, a watchdog ends them.
+children: each runs in a session of its own, so that a signal reaches all of them, and bears a token, by
+which those are found that have left the session. Should we be killed ourselves, a watchdog ends them.
 """
 
 import contextlib
+import itertools
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -14,15 +16,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
-from fuzzserver.zig.watchdog import TOKEN_VARIABLE, Watchdog
+from fuzzserver.zig.watchdog import TOKEN_VARIABLE, Watchdog, end_carriers
 
-__all__ = ["ChildGroup", "ChildTimeout", "KeptOutput", "PipedChild", "describe_exit"]
+__all__ = [
+    "COMPILER_LIMITS",
+    "ChildGroup",
+    "ChildTimeout",
+    "KeptOutput",
+    "PipedChild",
+    "child_environment",
+    "describe_exit",
+]
 
 CHUNK = 64 * 1024
-GRACE = 2.0
+GRACE = 0.3
 """Seconds between the polite signal and the one that cannot be ignored."""
+
+SWEEP = 0.5
+"""Seconds at most in which those are looked for that a child has left behind while others go on."""
+
+GIB = 1 << 30
+
+COMPILER_LIMITS: Mapping[int, int] = {
+    # Zig takes some hundred MiB for large tests; each of its threads reserves a stack besides.
+    resource.RLIMIT_DATA: 8 * GIB + (os.cpu_count() or 1) * (GIB >> 4),
+    # The largest executables with debug info have some hundred MiB.
+    resource.RLIMIT_FSIZE: 4 * GIB,
+}
+"""What a compiler that has gone mad may take at most, in bytes, by the names of setrlimit(2): memory that
+is its own, and the size of a file."""
+
+OURS_ALONE = ("ZIG_PROGRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
+"""Environment variables that name files and sockets that we were given, and no child has: started by
+``zig build``, a compiler would write its progress into whatever file has that number."""
 
 _LINGER = 0.5
 """Seconds for which output is awaited after the child itself ended, from what it left behind."""
@@ -59,25 +88,37 @@ class ChildTimeout(Exception):
 
 
 class PipedChild:
-    """One child with pipes for stdin, stdout and stderr.
+    """One child with pipes for stdin, stdout and stderr. It leaves no core file.
 
     Owned by one thread; only ``kill`` may be called from others.
     """
 
     def __init__(
-        self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """Start it, with our environment unless ``env`` is given; OSError if that fails."""
+        """Start it, with our environment unless ``env`` is given; OSError if that fails.
+
+        ``limits`` are as in setrlimit(2); its children have them, too.
+        """
         self._process = subprocess.Popen(
             argv,
             bufsize=0,
             cwd=cwd,
-            env=env,
+            env=child_environment() if env is None else env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        # Who does not read what it is told must not keep us waiting.
+        os.set_blocking(self._process.stdin.fileno(), False)
+        for which, limit in {resource.RLIMIT_CORE: 0, **limits}.items():
+            _limit(self.pid, which, limit)
 
     @property
     def pid(self) -> int:
@@ -94,13 +135,15 @@ class PipedChild:
             return 0
 
     def send(self, data: bytes) -> bool:
-        """Write to the child; False if it does not listen any more (its output says why)."""
+        """Write a message to the child; False if it does not listen (its output may say why).
+
+        It takes 64 KiB without reading them.
+        """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(data)
+            return self._process.stdin.write(data) == len(data)
         except (BrokenPipeError, ValueError):
             return False
-        return True
 
     def output(
         self, deadline: float | Callable[[], float] | None = None, idle: float | None = None
@@ -190,6 +233,7 @@ class ChildGroup:
         # Guards all below.
         self._lock = threading.Lock()
         self._children: set[PipedChild] = set()
+        self._numbers = itertools.count()
         self._watchdog: Watchdog | None = None
         self._holders = 0
         self._stopped = False
@@ -201,14 +245,20 @@ class ChildGroup:
 
     @contextlib.contextmanager
     def spawn(
-        self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[PipedChild]:
         """A child of the group, closed at the end; OSError if it cannot be started."""
         with self.watched() as token:
             with self._lock:
                 if self._stopped:
                     raise OSError("stopped; no more children are started")
-                child = PipedChild(argv, cwd, {**(os.environ if env is None else env), TOKEN_VARIABLE: token})
+                own_token = f"{token}.{next(self._numbers)}"
+                environment = {**child_environment(env), TOKEN_VARIABLE: own_token}
+                child = PipedChild(argv, cwd, environment, limits)
                 self._children.add(child)
             try:
                 yield child
@@ -216,6 +266,9 @@ class ChildGroup:
                 child.close()
                 with self._lock:
                     self._children.discard(child)
+                    others = bool(self._children)
+                if others:  # Else the watchdog does it, which ends with the last one.
+                    end_carriers(f"{own_token}\0", SWEEP)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[str]:
@@ -255,6 +308,20 @@ class ChildGroup:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """``env``, or our own environment, without what makes no sense for a child."""
+    env = os.environ if env is None else env
+    return {name: value for name, value in env.items() if name not in OURS_ALONE}
+
+
+def _limit(pid: int, which: int, limit: int) -> None:
+    """Lower a limit of a process, unless it is gone or has a lower one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        soft, hard = resource.prlimit(pid, which)
+        lower = [each for each in (soft, hard, limit) if each != resource.RLIM_INFINITY]
+        resource.prlimit(pid, which, (min(lower), min(lower)))
 
 
 def describe_exit(status: int) -> str:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from fuzzserver.errors import ZigProcessFailed
 from fuzzserver.zig.compile_client import ZigCompileClient
 
 __all__ = ["OptimizeMode", "build_wasm_binary"]
@@ -13,6 +14,8 @@ log = logging.getLogger(__name__)
 OptimizeMode = Literal["Debug", "ReleaseFast"]
 
 FUZZER_BIN_NAME = "fuzzer"
+MAX_WASM = 64 * 1024 * 1024
+"""Bytes of wasm that is served: all of them are read at once. Zig's page has two million."""
 FUZZER_ARCH_OS_ABI = "wasm32-freestanding"
 FUZZER_CPU_FEATURES = (
     "baseline+atomics+bulk_memory+multivalue+mutable_globals+nontrapping_fptoint+reference_types+sign_ext"
@@ -25,6 +28,7 @@ def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: Op
     ``Walk`` and ``html_render``, from the compiler's own ``lib``, are for Zig's page; ours does without.
     The compiler keeps the result in its cache: without changes this takes a few milliseconds.
     """
+    client.check()
     cache_dir = client.global_cache_dir
     docs = client.zig.lib_dir / "docs" / "wasm"
     result = client.compile(
@@ -49,4 +53,8 @@ def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: Op
     )
     if not result.cache_hit:
         log.info("source changes detected; rebuilt wasm component")
-    return result.output_dir / f"{FUZZER_BIN_NAME}.wasm"
+    path = result.artifact(f"{FUZZER_BIN_NAME}.wasm")
+    size = path.stat().st_size
+    if size > MAX_WASM:
+        raise ZigProcessFailed(f"the page's wasm '{path}' has {size} bytes; the limit is {MAX_WASM}")
+    return path

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-__all__ = ["TOKEN_VARIABLE", "Watchdog"]
+__all__ = ["TOKEN_VARIABLE", "Watchdog", "end_carriers"]
 
 TOKEN_VARIABLE = "FUZZSERVER_CHILD"
 """Environment variable of all children that are watched."""
@@ -56,6 +56,25 @@ class Watchdog:
         self._process.wait()
 
 
+def end_carriers(token: str, longest: float, quiet: float = 0.0) -> None:
+    """End all processes whose token begins so; with a NUL at its end, those that have exactly this one.
+
+    It is over when none was found for ``quiet`` seconds, or after ``longest`` seconds.
+    """
+    carried = f"{TOKEN_VARIABLE}={token}".encode()
+    started = found = time.monotonic()
+    while time.monotonic() < started + longest:
+        pids = _carriers(carried)
+        if pids:
+            found = time.monotonic()
+        elif time.monotonic() >= found + quiet:
+            return
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(PAUSE)
+
+
 def _carriers(token: bytes) -> list[int]:
     """Processes with the token in their environment."""
     found = []
@@ -73,19 +92,7 @@ def _carriers(token: bytes) -> list[int]:
 
 def _main(token: str) -> None:
     # A byte comes from an owner who starts nothing any more; without one, the owner was killed.
-    quiet = 0.0 if os.read(0, 1) else QUIET
-    carried = f"{TOKEN_VARIABLE}={token}".encode()
-    started = found = time.monotonic()
-    while time.monotonic() < started + LONGEST:
-        pids = _carriers(carried)
-        if pids:
-            found = time.monotonic()
-        elif time.monotonic() >= found + quiet:
-            return
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(PAUSE)
+    end_carriers(token, LONGEST, 0.0 if os.read(0, 1) else QUIET)
 
 
 if __name__ == "__main__":
