@@ -122,7 +122,7 @@ def _write_port_file(path: Path, port: int) -> None:
         try:
             os.chmod(file.name, 0o644)
             os.replace(file.name, path)
-        except OSError:
+        except BaseException:
             os.unlink(file.name)
             raise
     except OSError as error:

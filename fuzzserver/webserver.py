@@ -109,6 +109,7 @@ class WebServer:
         self._stop_history = threading.Event()
         self._threads: list[threading.Thread] = []
         self._stopped = False
+        self._ended = threading.Event()
 
     def start(self) -> None:
         """Listen, and start all threads. InputError if the address cannot be listened on."""
@@ -313,10 +314,17 @@ class WebServer:
     def stop(self) -> None:
         """End compiles, connections and threads, and close all files. May be called twice."""
         with self._condition:
-            if self._stopped:
-                return
-            self._stopped = True
+            is_first, self._stopped = not self._stopped, True
             self._condition.notify_all()
+        if not is_first:
+            self._ended.wait()  # Whoever returns from here may rely on it.
+            return
+        try:
+            self._end()
+        finally:
+            self._ended.set()
+
+    def _end(self) -> None:
         self._wasm_builds.stop()
         self._compile_client.stop()
         self._msg_queue.close()

@@ -14,6 +14,7 @@ import aiohttp
 import h11
 import pytest
 
+from fuzzserver import FuzzRunStep, SourcePath
 from fuzzserver.access import Limits
 from fuzzserver.web import connection as connection_module
 from tests.support_http import (
@@ -160,6 +161,21 @@ def test_refused_clients_are_heard_out(site: Site, monkeypatch: pytest.MonkeyPat
             poll.register(connection, select.POLLERR | select.POLLHUP)
             connection.sendall(b"more")
             assert poll.poll(100) == []
+
+
+def test_last_answers_arrive_that_were_on_their_way(tmp_path: Path) -> None:
+    """The same if a long answer is before it: the end of the connection takes nothing back."""
+    with (tmp_path / "long.zig").open("wb") as file:
+        file.truncate(1 << 20)
+    with furnished(tmp_path, limits=PATIENT) as site:
+        step = FuzzRunStep("long", tmp_path / "canary", inputs=(SourcePath(str(tmp_path), "long.zig"),))
+        site.server.add_step(step)
+        long = head(target="/sources.tar")
+        data = long + post(f"Content-Length: {MAX_BODY * 8}", body=bytes(MAX_BODY * 8))
+        answers = parse_responses(
+            exchange(site.port, data.replace(b"HOST", site.host.encode()), hang_up=False)
+        )
+    assert [(answer.status, len(answer.body) > 1 << 20) for answer in answers] == [(200, True), (413, False)]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PUT", "HEAD"])

@@ -252,8 +252,9 @@ def test_token_opens_everything(
     assert_not_logged(caplog, token)
 
 
-def test_cookie_of_the_page(guarded: Site) -> None:
+def test_cookie_of_the_page(guarded: Site, caplog: pytest.LogCaptureFixture) -> None:
     """The address that is printed gives a cookie, with which all else opens; nothing else holds the token."""
+    caplog.set_level(logging.DEBUG)
     token, port = str(guarded.server.token), guarded.port
     assert guarded.server.url == f"http://127.0.0.1:{port}/?token={token}"
     for path in ("/", "/debug", "/debug/"):
@@ -268,6 +269,7 @@ def test_cookie_of_the_page(guarded: Site) -> None:
         assert answer.value("referrer-policy") == "no-referrer"
     for path in guarded.routes:
         assert ask(port, path, "GET", f"Cookie: {cookie}").status == 200
+    assert_not_logged(caplog, token)
 
 
 def test_token_of_other_requests_is_never_sent_back(guarded: Site) -> None:

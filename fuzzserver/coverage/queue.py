@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
-from fuzzserver.errors import FuzzServerError
+from fuzzserver.errors import FuzzServerError, Stopped
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import coverage_file_name
 
@@ -97,6 +97,11 @@ class MsgQueue:
             messages, self._messages = self._messages, []
             return messages
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody wants anything of it any more."""
+        return self._closed
+
     def close(self) -> None:
         """End the thread that waits in ``take_all``."""
         with self._condition:
@@ -118,6 +123,7 @@ class CoverageFiles:
         # The newest map of each target, in the order in which targets came.
         self._newest: dict[str, CoverageMap] = {}
         self._watchers: set[Callable[[], None]] = set()
+        self._version = 0
         self.loading: Loading | None = None
         """What is on its way to become a map. Set by the coverage thread, without a call to watchers."""
 
@@ -185,9 +191,15 @@ class CoverageFiles:
         with self._lock:
             self._watchers.discard(watcher)
 
+    @property
+    def version(self) -> int:
+        """Another one after each change of which watchers are told."""
+        return self._version
+
     def notify(self) -> None:
         """Call all watchers."""
         with self._lock:
+            self._version += 1
             watchers = list(self._watchers)
         for watcher in watchers:
             watcher()
@@ -219,12 +231,14 @@ def coverage_run(
             try:
                 if isinstance(msg, CoverageMsg):
                     kept = len(waiting.get(msg.coverage_id, ()))
-                    _on_coverage(msg, coverage_files, now, kept, report)
+                    _on_coverage(msg, queue, coverage_files, now, kept, report)
                     todo.extendleft(reversed(waiting.pop(msg.coverage_id, [])))
                 elif not coverage_files.add_entry_point(msg.coverage_id, msg.addr):
                     waiting.setdefault(msg.coverage_id, []).append(msg)
                     name = coverage_file_name(msg.coverage_id)
                     log.info("entry point 0x%x waits for coverage map %s", msg.addr, name)
+            except Stopped:
+                return
             except FuzzServerError as error:
                 log.error("%s", error)
                 report(str(error))
@@ -235,6 +249,7 @@ def coverage_run(
 
 def _on_coverage(
     msg: CoverageMsg,
+    queue: MsgQueue,
     coverage_files: CoverageFiles,
     now: Callable[[], int],
     kept: int,
@@ -252,11 +267,15 @@ def _on_coverage(
         return
 
     def progress(done: int, total: int) -> None:
+        if queue.closed:
+            raise Stopped("the server stops")
         coverage_files.loading = Loading(msg.run.name, done, total)
 
     coverage_files.loading = Loading(msg.run.name)
     try:
         coverage_map = prepare_tables(msg.run, msg.coverage_id, now(), msg.cache_root, progress)
+    except Stopped:
+        raise
     except FuzzServerError as error:
         note = f" ({kept} entry points wait for it)" if kept else ""
         raise FuzzServerError(

@@ -1,11 +1,12 @@
 """What answers a request: content that is small enough to be made before it is sent, or an archive."""
 
+import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from fuzzserver.step import SourcePath
 
-__all__ = ["Answer", "SourcesTar"]
+__all__ = ["Answer", "SourcesTar", "etag_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Answer:
     status: HTTPStatus = HTTPStatus.OK
     is_page: bool = False
     """Whether it is a part of the page, and not what the page shows."""
+    etag: str = ""
+    """Of the content, if it is known already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +28,8 @@ class SourcesTar:
     """An archive that is made while it is sent."""
 
     paths: tuple[SourcePath, ...]
+
+
+def etag_of(content: bytes) -> str:
+    """What stands for the content (RFC 9110, section 8.8.3)."""
+    return f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'

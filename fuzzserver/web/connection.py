@@ -6,7 +6,6 @@ routes.
 """
 
 import contextlib
-import hashlib
 import logging
 import re
 import socket
@@ -20,14 +19,14 @@ from urllib.parse import parse_qs
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
-from fuzzserver.web.answer import Answer, SourcesTar
+from fuzzserver.web.answer import Answer, SourcesTar, etag_of
 from fuzzserver.web.head import BadRequest, HeadBuffer, NotHttp, RequestHead
 from fuzzserver.web.map_data import coverage_id_of
 from fuzzserver.web.response import Policy, response_head
 from fuzzserver.web.routes import CACHE_CONTROL
 from fuzzserver.web.session import SUBPROTOCOL
 from fuzzserver.web.sources_tar import write_sources_tar
-from fuzzserver.web.web_socket import WebSocket
+from fuzzserver.web.web_socket import WOULD_BLOCK, WebSocket
 
 if TYPE_CHECKING:
     from fuzzserver.web.server import HttpServer
@@ -40,7 +39,7 @@ READ_BYTES = 16 * 1024
 WRITE_BYTES = 64 * 1024
 MAX_BODY = 64 * 1024
 """Bytes of a body that is read, and dropped: nobody has anything to send."""
-LINGER = 1.0
+LINGER = 0.5
 """Seconds for a client to read the last answer. A socket that is closed with unread input takes it back."""
 MAX_LINGER = 1024 * 1024
 """Bytes of input that are dropped meanwhile."""
@@ -119,11 +118,12 @@ class Connection(BaseRequestHandler):
             self._buffer.feed(data)
 
     def _receive(self, deadline: float) -> bytes:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        self.request.settimeout(remaining)
-        return self.request.recv(READ_BYTES)
+        # What has come is taken even if the time is over: a busy machine may have been the slow one.
+        self.request.settimeout(max(0.0, deadline - time.monotonic()))
+        try:
+            return self.request.recv(READ_BYTES)
+        except WOULD_BLOCK:
+            raise TimeoutError from None
 
     def _serve(self, head: RequestHead) -> None:
         self._is_head = head.method == "HEAD"
@@ -191,7 +191,7 @@ class Connection(BaseRequestHandler):
         """Head and body together, in as few pieces as they need."""
         status, body, headers = answer.status, answer.content, [*answer.headers, *(more or ())]
         if head is not None and status == HTTPStatus.OK:
-            etag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+            etag = answer.etag or etag_of(body)
             headers += [CACHE_CONTROL, ("etag", etag)]
             if _is_among(etag, head):
                 status, body = HTTPStatus.NOT_MODIFIED, b""
@@ -200,17 +200,21 @@ class Connection(BaseRequestHandler):
         if not self._keep_alive:
             headers.append(("connection", "close"))
         policy = self._page_policy if answer.is_page else Policy.DATA
-        self._write(response_head(status, headers, policy) + (b"" if self._is_head else body))
+        self._write(response_head(status, headers, policy), b"" if self._is_head else body)
 
     @property
     def _page_policy(self) -> str:
         return Policy.OWN_PAGE if self.server.routes.site.own_page else Policy.FOREIGN_PAGE
 
-    def _write(self, data: bytes) -> None:
-        """Each piece must leave in time: a client that reads a byte a second would hold us for ever."""
+    def _write(self, head: bytes, body: bytes = b"") -> None:
+        """Each piece must leave in time: a client that reads a byte a second would hold us for ever.
+
+        The body is not copied as a whole: it may be large, and many may be sent it at once.
+        """
         self.request.settimeout(self._limits.write_seconds)
-        for piece in range(0, len(data), WRITE_BYTES):
-            self.request.sendall(memoryview(data)[piece : piece + WRITE_BYTES])
+        self.request.sendall(head + body[:WRITE_BYTES])
+        for begin in range(WRITE_BYTES, len(body), WRITE_BYTES):
+            self.request.sendall(memoryview(body)[begin : begin + WRITE_BYTES])
 
     def _send_sources_tar(self, sources: SourcesTar, head: RequestHead) -> None:
         with self.server.archives.take() as taken:
@@ -225,12 +229,15 @@ class Connection(BaseRequestHandler):
                 headers.append(("connection", "close"))
             self._write(response_head(HTTPStatus.OK, headers, Policy.DATA))
             if not self._is_head:
-                write_sources_tar(sources.paths, self._write_chunk if chunked else self._write)
+                write_sources_tar(sources.paths, self._write_chunk if chunked else self._write_body)
                 if chunked:
                     self._write(b"0\r\n\r\n")
 
     def _write_chunk(self, data: bytes) -> None:
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._write(b"%x\r\n" % len(data), data + b"\r\n")
+
+    def _write_body(self, data: bytes) -> None:
+        self._write(b"", data)
 
     def _linger(self) -> None:
         """Let the client read what it was sent before the socket is closed."""

@@ -5,6 +5,8 @@
 
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,7 +21,7 @@ from fuzzserver.files import read_regular
 from fuzzserver.findings import FindingStore
 from fuzzserver.logbook import LogBook
 from fuzzserver.step import SourcePath
-from fuzzserver.web.answer import Answer, SourcesTar
+from fuzzserver.web.answer import Answer, SourcesTar, etag_of
 from fuzzserver.web.fuzz_data import fuzz_data
 from fuzzserver.web.gate import PAGE_PATHS
 from fuzzserver.web.map_data import MapData
@@ -32,6 +34,9 @@ CACHE_CONTROL = ("cache-control", "max-age=0, must-revalidate")
 
 MAX_FILE = 64 << 20
 """Bytes of a file of the page, its wasm above all."""
+
+SETTLED_NS = 2_000_000_000
+"""Nanoseconds after which a change of a file is sure to change its times."""
 
 SCRIPTS = ("/main.js", "/debug/main.js")
 """What every page has. Ours has more files, which are served by their names."""
@@ -70,6 +75,9 @@ class Routes:
         self.site = site
         self._page_folder = site.lib_dir / "fuzzer" / "web"
         self._map_data = MapData(site.coverage_files)
+        # Guards ``_files``: what the files of the page hold, and of which version of them.
+        self._lock = threading.Lock()
+        self._files: dict[str, tuple[tuple[int, ...], Answer]] = {}
 
     def answer(self, path: str, query: str) -> Answer | SourcesTar:
         """The answer to a GET. Whatever goes wrong is an answer, too."""
@@ -96,14 +104,14 @@ class Routes:
         if (match := PAGE_FILE.fullmatch(path)) is not None:
             return self._further_page_file(match[1])
         if path in WASM:
-            return _file(self.site.build_wasm(WASM[path]), "application/wasm")
+            return self._file(self.site.build_wasm(WASM[path]), "application/wasm")
         if path in SOURCES:
             return SourcesTar(tuple(self.site.sources()))
         path = path.removeprefix("/debug")
         return fuzz_data(self.site, path) or self._map_data.answer(path)
 
     def _page_file(self, name: str, content_type: str) -> Answer:
-        return _file(self._page_folder / name, content_type)
+        return self._file(self._page_folder / name, content_type)
 
     def _further_page_file(self, name: str) -> Answer | None:
         """A further script or style sheet, of which Zig's own page has none."""
@@ -111,12 +119,28 @@ class Routes:
             return None
         return self._page_file(name, "text/css" if name.endswith(".css") else "application/javascript")
 
+    def _file(self, path: Path, content_type: str) -> Answer:
+        """Read anew when it has changed, so that an edit of the page shows on reload."""
+        try:
+            version = _version(path)
+            with self._lock:
+                known = self._files.get(path.name)
+            if known is not None and known[0] == version:
+                return known[1]
+            content = read_regular(path, MAX_FILE)
+        except FileNotFoundError:
+            raise FuzzServerError(f"failed to read '{path}': no such file") from None
+        except OSError as error:
+            raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error
+        answer = Answer(content_type, content, is_page=True, etag=etag_of(content))
+        # A file that was written a moment ago may be written again without a change of its times.
+        if time.time_ns() - version[-1] > SETTLED_NS:
+            with self._lock:
+                self._files[path.name] = version, answer
+        return answer
 
-def _file(path: Path, content_type: str) -> Answer:
-    """Read at each request, so that an edit of the page shows on reload."""
-    try:
-        return Answer(content_type, read_regular(path, MAX_FILE), is_page=True)
-    except FileNotFoundError:
-        raise FuzzServerError(f"failed to read '{path}': no such file") from None
-    except OSError as error:
-        raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Another one for another content, if the last of it, the time of the last change, is long ago."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

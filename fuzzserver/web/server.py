@@ -17,19 +17,21 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 from fuzzserver.access import Limits
+from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.web.connection import OVERLOADED, Connection
 from fuzzserver.web.entrance import Entrance
 from fuzzserver.web.limits import Places, SparseLog
-from fuzzserver.web.news import News
+from fuzzserver.web.news import Bulletin, News, make_bulletin
 from fuzzserver.web.routes import Routes, Site
 from fuzzserver.web.session import Session
+from fuzzserver.web.shared import Shared
 from fuzzserver.web.web_socket import Conversation, WebSocket
 
 __all__ = ["HttpServer"]
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 2.0
+STOP_SECONDS = 1.5
 """For connections to end when the server stops."""
 ACCEPT_PAUSE = 0.1
 """Seconds before the next try when a connection cannot be accepted: it stays in the queue meanwhile, and
@@ -53,6 +55,9 @@ class HttpServer(ThreadingHTTPServer):
         self.viewers = Places(limits.viewers)
         self.archives = Places(limits.archives)
         self.sparse_log = SparseLog(log)
+        version = lambda: site.coverage_files.version  # noqa: E731
+        self._read = Shared(CoverageMap.read, version)
+        self._shared_bulletin = Shared(self._make_bulletin, version)
         self._tls = entrance.tls
         # Guards ``_connections``, ``_sessions`` and ``_stopping``.
         self._lock = threading.Lock()
@@ -151,8 +156,17 @@ class HttpServer(ThreadingHTTPServer):
     def conversation(self, target: int | None, with_news: bool) -> Conversation:
         """What is said to a client that asked for a WebSocket: ``target`` as in ``Session``."""
         site = self.routes.site
-        news = News(site.status, site.details, site.log_book) if with_news else None
-        return Session(coverage_files=site.coverage_files, now=site.now, target=target, news=news)
+        news = News(self._bulletin, site.log_book) if with_news else None
+        return Session(
+            coverage_files=site.coverage_files, read=self._read, now=site.now, target=target, news=news
+        )
+
+    def _bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
+        return self._make_bulletin(None) if coverage_map is None else self._shared_bulletin(coverage_map)
+
+    def _make_bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
+        site = self.routes.site
+        return make_bulletin(site.status(), site.details(coverage_map), coverage_map)
 
     @contextlib.contextmanager
     def session(self, web_socket: WebSocket) -> Iterator[None]:

@@ -37,15 +37,18 @@ class Session:
         self,
         *,
         coverage_files: CoverageFiles,
+        read: Callable[[CoverageMap], SeenPcsSnapshot],
         now: Callable[[], int],
         target: int | None,
         news: News | None,
     ) -> None:
         """Args:
+        read: gives how far the coverage of a map is.
         target: the coverage id of the map to send; None for the first target's newest one.
         news: what goes on; None for clients that know nothing beyond Zig's messages.
         """
         self._coverage_files = coverage_files
+        self._read = read
         self._now = now
         self._target = target
         self._news = news
@@ -80,7 +83,7 @@ class Session:
             self._sent_snapshot = None
             self._sent_entry_points = ()
             self._sent_history = None
-        snapshot = coverage_map.read()
+        snapshot = self._read(coverage_map)
         if snapshot != self._sent_snapshot:
             web_socket.send(BytesMessage(self._update_message(snapshot)))
             self._sent_snapshot = snapshot

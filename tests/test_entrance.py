@@ -1,0 +1,64 @@
+"""Where the server is reached: the token that others need, and clients of HTTPS that say nothing."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fuzzserver import WebServer
+from fuzzserver.access import Access, Limits
+from fuzzserver.web.entrance import Entrance
+from fuzzserver.zig.installation import Zig
+from tests.support_http import ask, connected
+from tests.support_tls import make_certificate
+from tests.test_server_limits import LATE, SHORT, seconds_until_closed
+
+RECORD = b"\x16\x03\x01\x02\x00"
+"""The head of a record of TLS, which announces 512 bytes."""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_alone(host: str) -> None:
+    """Where nobody else can connect, a token is used if it is asked for."""
+    assert Entrance((host, 0), Access()).is_local
+    assert Entrance((host, 0), Access()).token is None
+    assert Entrance((host, 0), Access()).url(1).endswith(":1/")
+    assert Entrance((host, 0), Access(token=True)).token is not None
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "::", "192.168.1.5", "fe80::1", "localhost.lan", "box", "127.0.0.1.evil.test"]
+)
+def test_other_machines(host: str) -> None:
+    """Wherever others may connect, a token is needed, asked for or not. Each is another one."""
+    tokens = set()
+    for _ in range(10):
+        entrance = Entrance((host, 0), Access())
+        assert not entrance.is_local and entrance.token is not None
+        assert len(bytes.fromhex(entrance.token)) == 16
+        assert entrance.url(1).endswith(f":1/?token={entrance.token}")
+        tokens.add(entrance.token)
+    assert len(tokens) == 10
+
+
+def test_server_on_all_addresses(zig: Zig, zig_cache: Path) -> None:
+    """It answers to nobody without its token, also on this machine."""
+    with WebServer(zig=zig, cache_dir=zig_cache, listen_address=("0.0.0.0", 0)) as server:
+        host = f"127.0.0.1:{server.port}"
+        assert ask(server.port, "/", host=host).status == 401
+        assert ask(server.port, "/", "GET", f"Authorization: Bearer {server.token}", host=host).status == 200
+
+
+def test_silence_instead_of_a_handshake(zig: Zig, zig_cache: Path, tmp_path: Path) -> None:
+    """Who says nothing, or begins to and sends a byte now and then, has as much time as for a head."""
+    certificate, key = make_certificate(tmp_path)
+    access = Access(tls_cert=certificate, tls_key=key)
+    limits = Limits(head_seconds=SHORT)
+    with WebServer(zig=zig, cache_dir=zig_cache, access=access, limits=limits) as server:
+        for beginning, then in ((b"", b""), (RECORD, b"\0")):
+            with connected(server.port) as connection:
+                begun = time.monotonic()
+                connection.sendall(beginning)
+                seconds, _ = seconds_until_closed(connection, begun, partial(connection.sendall, then))
+            assert SHORT * 0.9 < seconds < SHORT + LATE
