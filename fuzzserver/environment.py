@@ -79,8 +79,8 @@ def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator
 
 
 def _limits(connections: int) -> Limits:
-    """A tenth of the connections is kept for requests, however many viewers there are."""
-    return Limits(connections=connections, viewers=max(1, connections - max(1, connections // 10)))
+    """Some of the connections are kept for requests, however many viewers there are."""
+    return Limits(connections=connections, viewers=max(1, connections * 10 // 11))
 
 
 @contextmanager

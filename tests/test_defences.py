@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the test of each defence says without it."""
+    """What the test of each defence says without it; nothing if it passes."""
     folder = tmp_path_factory.mktemp("defences")
     options = {
         "outcomes": folder / "outcomes",
@@ -38,7 +38,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    print(done.stdout)
+    assert done.returncode == 0
     outcomes: dict[str, str] = json.loads(options["outcomes"].read_text())
     return outcomes
 

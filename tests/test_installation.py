@@ -184,7 +184,7 @@ def test_endless_version(tmp_path) -> None:
     path = tmp_path / "zig"
     path.symlink_to("/usr/bin/yes")
     with pytest.raises(
-        ZigProcessFailed, match="'.*zig version' printed more than 1048576 bytes; is it a Zig"
+        ZigProcessFailed, match=r"'.*zig version' printed more than 1048576 bytes; is it a Zig"
     ):
         _ = Zig(path).version
 

@@ -1,6 +1,7 @@
 """The page's wasm: built for real, and the command that builds it."""
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fuzzserver import paths
 from fuzzserver.errors import CompileErrors
 from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
 from tests.support_zig_fake import compile_calls, fake_zig
 
@@ -34,6 +36,35 @@ def test_second_build_is_a_cache_hit(client: ZigCompileClient, caplog) -> None:
         assert build_wasm_binary(client, client.zig.lib_dir, "Debug") == first
     assert first.stat().st_mtime_ns == changed
     assert "rebuilt wasm component" not in caplog.text
+
+
+def test_unchanged_sources_start_no_compiler(zig: Zig, zig_cache: Path, tmp_path: Path) -> None:
+    """Not even to ask whether it has something to do; an edit starts one, and so does another compiler."""
+    calls = tmp_path / "calls"
+    wrapper = tmp_path / "zig"
+    lib_dir = tmp_path / "lib"
+    source = lib_dir / "fuzzer" / "web" / "main.zig"
+    source.parent.mkdir(parents=True)
+    client = ZigCompileClient(Zig(wrapper), zig_cache)
+
+    def write(path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+        time.sleep(0.1)  # What was written just before a compile is not sure to be what was compiled.
+
+    def compiles() -> int:
+        built.append(build_wasm_binary(client, lib_dir, "Debug"))
+        return calls.read_text().split().count("build-exe")
+
+    built: list[Path] = []
+    write(wrapper, f'#!/bin/sh\necho "$1" >>"{calls}"\nexec "{zig.path}" "$@"\n')
+    write(source, "export fn one() u8 { return 1; }\n")
+    assert [compiles(), compiles(), compiles()] == [1, 1, 1]
+    write(source, "export fn two() u8 { return 2; }\n")
+    assert [compiles(), compiles()] == [2, 2]
+    assert b"one" in built[0].read_bytes() and b"two" in built[-1].read_bytes()
+    write(wrapper, wrapper.read_text() + "\n")
+    assert [compiles(), compiles()] == [3, 3]
 
 
 def test_lib_dir_without_a_page(client: ZigCompileClient, tmp_path) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fuzzserver.errors import (
@@ -39,6 +39,7 @@ from fuzzserver.wire.messages import (
     parse_emit_bin_path,
     parse_file_system_inputs,
 )
+from fuzzserver.zig.freshness import Stamps
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.leftovers import Leftovers
 from fuzzserver.zig.process import COMPILER_LIMITS, ChildGroup, ChildTimeout, PipedChild, describe_exit
@@ -100,9 +101,11 @@ class ZigCompileClient:
         self.zig = zig
         self.global_cache_dir = global_cache_dir
         self._children = ChildGroup()
-        # Guards ``_running``.
+        # Guards both below.
         self._lock = threading.Lock()
         self._running: dict[PipedChild, Leftovers] = {}
+        # Results that may be given again, by the arguments that led to them.
+        self._results: dict[tuple[str, ...], tuple[CompileResult, Stamps]] = {}
 
     def check(self) -> None:
         """Find out about the compiler, unless that was done. Raises a ZigError, or Stopped."""
@@ -173,6 +176,26 @@ class ZigCompileClient:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
         inputs = self._source_paths(session, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
         return CompileResult(session.output_dir, cache_dir, session.cache_hit, inputs)
+
+    def compile_if_changed(self, args: Sequence[str], cache_dir: Path, artifact: str) -> CompileResult:
+        """As ``compile``, for what is asked for again and again; ``artifact`` is the name of the file made.
+
+        If neither that nor any file that it was made of has changed, no compiler is started.
+        """
+        with self._lock:
+            known = self._results.get(tuple(args))
+        if known is not None and known[1].are_current():
+            return replace(known[0], cache_hit=True)
+        started = time.time_ns()
+        result = self.compile(args, cache_dir)
+        inputs = [str(self.zig.path), *(path.location for path in result.inputs)]
+        made_of = Stamps.of(inputs, before=started) if result.inputs else None
+        made = Stamps.of([str(result.output_dir / artifact)])
+        with self._lock:
+            self._results.pop(tuple(args), None)
+            if made_of is not None and made is not None:
+                self._results[tuple(args)] = result, Stamps(made_of.stamps + made.stamps)
+        return result
 
     @contextmanager
     def _noted(self, child: PipedChild, leftovers: Leftovers) -> Iterator[None]:

@@ -26,12 +26,12 @@ def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: Op
     """Compile ``<lib_dir>/fuzzer/web/main.zig`` and return the path of the wasm file.
 
     ``Walk`` and ``html_render``, from the compiler's own ``lib``, are for Zig's page; ours does without.
-    The compiler keeps the result in its cache: without changes this takes a few milliseconds.
+    The compiler keeps the result in its cache: without changes, it is not even started.
     """
     client.check()
     cache_dir = client.global_cache_dir
     docs = client.zig.lib_dir / "docs" / "wasm"
-    result = client.compile(
+    result = client.compile_if_changed(
         [
             "build-exe",
             "-fno-entry",
@@ -50,6 +50,7 @@ def build_wasm_binary(client: ZigCompileClient, lib_dir: Path, optimize_mode: Op
             f"-Mhtml_render={docs / 'html_render.zig'}",
         ],
         cache_dir,
+        f"{FUZZER_BIN_NAME}.wasm",
     )
     if not result.cache_hit:
         log.info("source changes detected; rebuilt wasm component")

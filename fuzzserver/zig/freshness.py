@@ -1,0 +1,44 @@
+"""Whether files are as they were, by what the system notes of them: no content is read."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+__all__ = ["Stamps"]
+
+UNSURE_NS = 50_000_000
+"""Nanoseconds before something began, in which a change may have been noted as if it came earlier: the clock
+of file systems ticks more coarsely than others."""
+
+_Stamp = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What was noted of some files: which each is, how long, and when it was changed last."""
+
+    stamps: tuple[tuple[str, _Stamp], ...]
+
+    @classmethod
+    def of(cls, paths: Iterable[str], before: int | None = None) -> Self | None:
+        """Of files as they are; None if one is missing or may have changed since a time of ``time.time_ns``."""
+        stamps = []
+        for path in paths:
+            stamp = _stamp(path)
+            if stamp is None or (before is not None and stamp[-1] > before - UNSURE_NS):
+                return None
+            stamps.append((path, stamp))
+        return cls(tuple(stamps))
+
+    def are_current(self) -> bool:
+        """Whether all files are as they were."""
+        return all(_stamp(path) == stamp for path, stamp in self.stamps)
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL in the name.
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
