@@ -80,14 +80,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _host(text: str) -> str:
-    if re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]+)(:[0-9]{1,5})?", text) is None:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no host: give a name or an address, perhaps with :PORT"
-        )
-    return text
-
-
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -203,7 +195,6 @@ def _server_options() -> _Parser:
     )
     group.add_argument(
         "--allow-host",
-        type=_host,
         action="append",
         default=[],
         metavar="NAME[:PORT]",

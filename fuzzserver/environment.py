@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,9 @@ def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator
     )
     with web_server, contextlib.ExitStack() as stack:
         # The address may hold the token, which is not for the page's log.
+        if web_server.token is not None and not log.isEnabledFor(logging.INFO):
+            # However quiet it is to be: without the token, nobody could come in.
+            print(f"web interface listening at {web_server.url}", file=sys.stderr)
         log.info("web interface listening at %s", web_server.url)
         stack.enter_context(_log_shown(web_server.add_log))
         if not web_server.is_local and args.tls_cert is None:

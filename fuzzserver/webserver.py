@@ -22,10 +22,9 @@ from fuzzserver.logbook import Level, LogBook
 from fuzzserver.status import Progress, Status, TargetStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.web.entrance import Entrance
-from fuzzserver.web.map_data import coverage_id_of
 from fuzzserver.web.routes import Site
 from fuzzserver.web.server import HttpServer
-from fuzzserver.wire.abi import coverage_file_name
+from fuzzserver.wire.abi import coverage_file_name, coverage_id_of
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.shared_builds import SharedBuilds
@@ -81,7 +80,7 @@ class WebServer:
             limits: how many, how much and how long.
 
         Raises ZigNotFound if there is no compiler, and InputError if there is no home folder and no
-        ``cache_dir``, or if ``access`` names no certificate.
+        ``cache_dir``, or if ``access`` names no certificate, or a host that is none.
         """
         self._base_timestamp = time.monotonic_ns()
         self._started = time.time()
@@ -161,7 +160,8 @@ class WebServer:
     @property
     def url(self) -> str:
         """Where a browser finds the page, with the token that it needs."""
-        return self._entrance.url(self.port)
+        assert self._http_server is not None, "the server was not started"
+        return self._entrance.url(self._http_server.bound)
 
     @property
     def token(self) -> str | None:

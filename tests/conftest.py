@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def nothing_left() -> Iterator[None]:
     """Fails the test if it leaves a thread or a file descriptor behind."""
     threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
     yield
+    # Clients have threads, too, which may take a moment to see that it is over.
+    deadline = time.monotonic() + 5
+    while set(threading.enumerate()) - threads and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert set(threading.enumerate()) - threads == set()
     assert len(os.listdir("/proc/self/fd")) == descriptors
 

@@ -20,7 +20,7 @@ from wsproto.events import AcceptConnection
 from wsproto.extensions import PerMessageDeflate
 
 from fuzzserver.coverage.seen_pcs import SeenPcs
-from fuzzserver.web import connection, gate, head, response, source_files, sources_tar
+from fuzzserver.web import connection, gate, handshake, head, response, source_files, sources_tar
 from fuzzserver.web.connection import Connection
 from fuzzserver.web.gate import Gate
 from fuzzserver.web.head import HeadBuffer, RequestHead
@@ -94,19 +94,14 @@ def without_header(name: str) -> SwitchOff:
 
 def any_port(patch: pytest.MonkeyPatch) -> None:
     """A host is ours, whatever its port."""
-
-    def is_ours(self: Gate, text: str) -> bool:
-        found = gate._authority(text, 0)
-        return found is not None and found[0] in {host for host, _ in self._authorities}
-
-    patch.setattr(Gate, "_is_ours", is_ours)
+    patch.setattr(Gate, "_is_own", lambda self, name, port: name in {host for host, _ in self._own})
 
 
 def hosts_by_their_beginning(patch: pytest.MonkeyPatch) -> None:
     """A host is ours if it begins like one of ours."""
 
     def is_ours(self: Gate, text: str) -> bool:
-        return any(text.lower().startswith(host) for host, _ in self._authorities)
+        return any(text.lower().startswith(host) for host, _ in self._own)
 
     patch.setattr(Gate, "_is_ours", is_ours)
 
@@ -227,7 +222,7 @@ def parts_that_wait(patch: pytest.MonkeyPatch) -> None:
 
 def offered_deflate(patch: pytest.MonkeyPatch) -> None:
     """Viewers may send what becomes a thousand times as long."""
-    patch.setattr(connection, "AcceptConnection", partial(AcceptConnection, extensions=[PerMessageDeflate()]))
+    patch.setattr(handshake, "AcceptConnection", partial(AcceptConnection, extensions=[PerMessageDeflate()]))
 
 
 def patience_with_silence(patch: pytest.MonkeyPatch) -> None:

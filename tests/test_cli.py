@@ -272,13 +272,16 @@ BAD_INPUT = {
     "port is no number": Bad("demo --port http", "argument --port: 'http' is no port"),
     "port too large": Bad("demo --port 65536", "'65536' is no port: give a number from 0 to 65535"),
     "port negative": Bad("demo --port=-1", "'-1' is no port"),
-    "allowed host with a path": Bad("demo --allow-host a/b", "'a/b' is no host: give a name or an address"),
-    "allowed host that is empty": Bad("demo --allow-host ''", "'' is no host"),
+    "allowed host with a path": Bad(
+        SERVE + " --allow-host a/b", "'a/b' is no host: give a name or an address"
+    ),
+    "allowed host that is empty": Bad(SERVE + " --allow-host ''", "'' is no host"),
+    "allowed host with no such port": Bad(SERVE + " --allow-host a:99999", "'a:99999' is no host"),
     "no connections": Bad("demo --max-connections 0", "'0' is no count"),
     "certificate missing": Bad(
         SERVE + " --tls-cert /no/cert", "cannot read '/no/cert' for TLS: No such file"
     ),
-    "certificate is none": Bad(SERVE + " --tls-cert text", "cannot use 'text' for TLS: .* both as PEM"),
+    "certificate is none": Bad(SERVE + " --tls-cert text", "cannot use 'text' for TLS: it takes .* as PEM"),
     "certificate is a folder": Bad(SERVE + " --tls-cert {dir}", "cannot read '.*folder' for TLS"),
     "key without certificate": Bad(SERVE + " --tls-key text", "the TLS key 'text' needs a certificate"),
     "entry point is no number": Bad(SERVE + " --entry-point main", "'main' is no address: give a decimal or"),

@@ -68,6 +68,20 @@ def test_our_log_is_shown(args: argparse.Namespace, zig: Zig, our_log: logging.L
     assert len(entries(web_server)) == count
 
 
+@pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
+def test_token_is_told_however_quiet(
+    args: argparse.Namespace, zig: Zig, our_log: logging.Logger, level: int, capfd, caplog
+) -> None:
+    """Without it, nobody could come in. The page's log does not have it."""
+    args.token = True
+    our_log.setLevel(level)
+    with serving(args, zig) as web_server:
+        assert web_server.token is not None
+        told = capfd.readouterr().err + caplog.text
+        assert told.count(web_server.url) == 1
+        assert web_server.token not in str(entries(web_server))
+
+
 def test_compile_errors_are_those_of_zig(
     args: argparse.Namespace, client: ZigCompileClient, our_log: logging.Logger, tmp_path: Path
 ) -> None:

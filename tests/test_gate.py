@@ -49,7 +49,7 @@ def status(gate: Gate, head: RequestHead) -> int | None:
     if refusal is None:
         return None
     assert isinstance(refusal, Refusal)
-    assert refusal.text.isascii() and "\n" not in refusal.text and len(refusal.text) < 150
+    assert refusal.text.isascii() and "\n" not in refusal.text and len(refusal.text) < 250
     return refusal.status
 
 
@@ -459,6 +459,28 @@ def test_any_address(host: str, passes: bool) -> None:
     gate = Gate(scheme="http", hosts=(*LOCAL, "box", "box.lan:9000"), port=PORT, any_address=True)
     assert status(gate, request(host=host)) == (None if passes else 421)
     assert status(gate, request(("origin", f"http://{host}"), host=host)) == (None if passes else 421)
+
+
+def test_proxy_in_front() -> None:
+    """A name of another machine leads here with its own port, or none, and perhaps by TLS."""
+    named = Gate(scheme="http", hosts=["localhost"], allow_hosts=["fuzz.test"], port=8000)
+    ported = Gate(scheme="http", hosts=["localhost"], allow_hosts=["fuzz.test:443", "box:8080"], port=8000)
+    for gate, host, wanted in (
+        (named, "fuzz.test", None),
+        (named, "fuzz.test:8000", None),
+        (named, "fuzz.test:443", 421),
+        (named, "a.fuzz.test", 421),
+        (ported, "fuzz.test", None),
+        (ported, "fuzz.test:443", None),
+        (ported, "fuzz.test:8000", 421),
+        (ported, "box:8080", None),
+        (ported, "box", 421),
+    ):
+        assert status(gate, request(host=host)) == wanted, host
+        for scheme in ("http", "https"):
+            assert status(gate, request(("origin", f"{scheme}://{host}"), host=host)) == wanted, host
+        assert status(gate, request(("origin", "https://localhost:8000"), host=host)) == (wanted or 403)
+    assert status(named, request(("origin", "https://localhost:8000"), host="localhost:8000")) == 403
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])

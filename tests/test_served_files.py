@@ -21,7 +21,7 @@ from fuzzserver import CoverageMsg, FuzzRunStep, SourcePath, WebServer, paths
 from fuzzserver.corpus import MAX_FILE, MAX_INPUT, Corpus, SharedCorpus
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore, find_finding
-from fuzzserver.web import fuzz_data, source_files
+from fuzzserver.web import source_files
 from fuzzserver.web.source_files import SourceFolders, folder_of
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
@@ -708,18 +708,6 @@ def test_size_of_inputs(corpus: Corpus) -> None:
         with (corpus.folder / "1").open("wb") as file:
             file.truncate(size)
         assert [each.number for each in corpus.inputs()] == numbers
-
-
-def test_corpus_that_is_too_large_for_an_archive(
-    web_server: WebServer, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The answer says where it is."""
-    monkeypatch.setattr(fuzz_data, "MAX_CORPUS", 7)
-    assert request(web_server.port, "/corpus/0.tar").status == 200
-    monkeypatch.setattr(fuzz_data, "MAX_CORPUS", 6)
-    answer = request(web_server.port, "/corpus/0.tar")
-    assert answer.status == 500
-    assert f"copy its folder instead: '{corpus.folder}'".encode() in answer.body
 
 
 def test_folder_of_the_users(corpus: Corpus, outside: Path, tmp_path: Path) -> None:

@@ -286,6 +286,29 @@ def test_client_that_pings_and_does_not_read_costs_no_memory(
     connection.close()
 
 
+def test_client_that_reads_slowly_is_kept(
+    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets a large message whole, however long that takes: the ping behind it is not counted before."""
+    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.5)
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(8 << 20))
+    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    wait_until(lambda: web_server.coverage_files.first())
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", web_server.port))
+        ws = WSConnection(ConnectionType.CLIENT)
+        connection.sendall(ws.send(Request(host=f"127.0.0.1:{web_server.port}", target="/")))
+        size, begun = 0, time.monotonic()
+        while size < 8 << 20:
+            data = connection.recv(64 * 1024)
+            assert data, f"dropped after {size} bytes and {time.monotonic() - begun:.1f} s"
+            size += len(data)
+            time.sleep(0.02)  # At most 3 MB a second: much longer than two pings.
+        assert time.monotonic() - begun > 4 * web_socket.PING_INTERVAL
+
+
 def test_client_that_only_talks_is_dropped(
     web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from fuzzserver import (
     WebServer,
     paths,
 )
+from fuzzserver.access import Limits
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.status import Progress
@@ -157,6 +159,14 @@ def test_nonsense_gets_a_plain_answer(web_server: WebServer) -> None:
     assert b"<" not in answer
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what has no event of its own."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def old_request(port: int, path: str) -> bytes:
     """A request of a client that knows HTTP/1.0 only."""
     return f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
@@ -207,6 +217,30 @@ def test_sources_wait_for_a_build_that_is_under_way(web_server: WebServer, tmp_p
     web_server.set_status("fuzzing", "")
     thread.join(30)
     assert b"// a\n" in answers[0].body
+
+
+def test_head_of_the_sources_waits_for_no_build(web_server: WebServer) -> None:
+    """Nobody wants to know what is in it."""
+    web_server.set_status("building", "Compiling ...")
+    assert request(web_server.port, "/sources.tar", "HEAD").status == 200
+
+
+def test_those_who_wait_for_sources_are_not_many(zig: Zig, zig_cache: Path, tmp_path: Path) -> None:
+    """Clients that have left in the meantime would take all connections."""
+    limits = Limits(archives=2)
+    with WebServer(zig=zig, cache_dir=zig_cache, limits=limits) as server:
+        server.set_status("building", "Compiling ...")
+        waiting = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(2)]
+        for connection in waiting:
+            connection.sendall(f"GET /sources.tar HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n".encode())
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        assert request(server.port, "/sources.tar").status == 503
+        server.set_status("fuzzing", "")
+        for connection in waiting:
+            while b"0\r\n\r\n" not in connection.recv(65536):
+                pass
+            connection.close()
+        wait_until(lambda: request(server.port, "/sources.tar").status == 200)
 
 
 def test_page_files_are_read_at_each_request(zig: Zig, tmp_path: Path) -> None:

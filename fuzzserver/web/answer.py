@@ -1,12 +1,11 @@
 """What answers a request: content that is small enough to be made before it is sent, or an archive."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from fuzzserver.step import SourcePath
-
-__all__ = ["Answer", "SourcesTar", "etag_of"]
+__all__ = ["Answer", "Archive", "etag_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +23,12 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class SourcesTar:
-    """An archive that is made while it is sent."""
+class Archive:
+    """A tar, made while it is sent. It may be large, and what goes into it may take time to find out."""
 
-    paths: tuple[SourcePath, ...]
+    write_to: Callable[[Callable[[bytes], object]], None]
+    """Hands all of it, piece by piece, to a function."""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def etag_of(content: bytes) -> str:

@@ -7,25 +7,18 @@ routes.
 
 import contextlib
 import logging
-import re
 import socket
 import threading
 import time
 from http import HTTPStatus
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Request
-
-from fuzzserver.web.answer import Answer, SourcesTar, etag_of
+from fuzzserver.web.answer import Answer, Archive, etag_of
+from fuzzserver.web.handshake import read_handshake
 from fuzzserver.web.head import BadRequest, HeadBuffer, NotHttp, RequestHead
-from fuzzserver.web.map_data import coverage_id_of
 from fuzzserver.web.response import Policy, response_head
 from fuzzserver.web.routes import CACHE_CONTROL
-from fuzzserver.web.session import SUBPROTOCOL
-from fuzzserver.web.sources_tar import write_sources_tar
 from fuzzserver.web.web_socket import WOULD_BLOCK, WebSocket
 
 if TYPE_CHECKING:
@@ -44,8 +37,6 @@ LINGER = 0.5
 MAX_LINGER = 1024 * 1024
 """Bytes of input that are dropped meanwhile."""
 METHODS = ("allow", "GET, HEAD, OPTIONS")
-_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
-"""Of a WebSocket: 16 bytes, as base64."""
 
 _BUSY = Answer(
     "text/plain",
@@ -174,8 +165,8 @@ class Connection(BaseRequestHandler):
             self._send(routes.refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", METHODS))
             return
         answer = routes.answer(head.path, head.query)
-        if isinstance(answer, SourcesTar):
-            self._send_sources_tar(answer, head)
+        if isinstance(answer, Archive):
+            self._send_archive(answer, head)
             return
         cookie = self.server.gate.cookie(head)
         self._send(answer, head, [] if cookie is None else [("set-cookie", cookie)])
@@ -216,7 +207,7 @@ class Connection(BaseRequestHandler):
         for begin in range(WRITE_BYTES, len(body), WRITE_BYTES):
             self.request.sendall(memoryview(body)[begin : begin + WRITE_BYTES])
 
-    def _send_sources_tar(self, sources: SourcesTar, head: RequestHead) -> None:
+    def _send_archive(self, archive: Archive, head: RequestHead) -> None:
         with self.server.archives.take() as taken:
             if not taken:
                 self._send(_BUSY)
@@ -224,12 +215,12 @@ class Connection(BaseRequestHandler):
             chunked = head.version != (1, 0)
             headers = [("transfer-encoding", "chunked")] if chunked else []
             self._keep_alive = self._keep_alive and chunked
-            headers += [("content-type", "application/x-tar"), CACHE_CONTROL]
+            headers += [("content-type", "application/x-tar"), CACHE_CONTROL, *archive.headers]
             if not self._keep_alive:
                 headers.append(("connection", "close"))
             self._write(response_head(HTTPStatus.OK, headers, Policy.DATA))
             if not self._is_head:
-                write_sources_tar(sources.paths, self._write_chunk if chunked else self._write_body)
+                archive.write_to(self._write_chunk if chunked else self._write_body)
                 if chunked:
                     self._write(b"0\r\n\r\n")
 
@@ -249,24 +240,22 @@ class Connection(BaseRequestHandler):
 
     def _serve_web_socket(self, head: RequestHead) -> None:
         self._keep_alive = False
-        protocol = WSConnection(ConnectionType.SERVER)
-        subprotocols = _upgrade(protocol, head)
-        if subprotocols is None:
+        handshake = read_handshake(head)
+        if handshake is None:
             self._refuse_web_socket(head)
             return
         with self.server.viewers.take() as taken:
             if not taken:
                 self._send(_BUSY)
                 return
-            subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
-            conversation = self.server.conversation(_target(head.query), subprotocol is not None)
+            conversation = self.server.conversation(handshake.target, handshake.subprotocol is not None)
             try:
-                web_socket = WebSocket(self.request, protocol, conversation, self._limits)
+                web_socket = WebSocket(self.request, handshake.protocol, conversation, self._limits)
             except OSError as error:
                 self.server.sparse_log(logging.WARNING, "cannot serve a viewer: %s", error.strerror)
                 self._send(_BUSY)
                 return
-            web_socket.send(AcceptConnection(subprotocol=subprotocol))
+            web_socket.send(handshake.acceptance())
             thread = threading.current_thread()
             thread.name = thread.name.replace("http-", "ws-")
             with self.server.session(web_socket):
@@ -282,37 +271,6 @@ class Connection(BaseRequestHandler):
             )
         else:
             self._refuse(HTTPStatus.BAD_REQUEST, "this asks for a WebSocket in a wrong way")
-
-
-def _upgrade(protocol: WSConnection, head: RequestHead) -> list[str] | None:
-    """Read the handshake. The subprotocols that the client speaks; None if it is no handshake."""
-    keys = head.values("sec-websocket-key")
-    if head.content_length or len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
-        return None  # wsproto takes any key, and the last one of several.
-    if len(head.values("sec-websocket-version")) > 1:
-        return None
-    try:
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in head.headers]
-        protocol.initiate_upgrade_connection(headers, head.target)
-        request = next(protocol.events())
-    # wsproto lets many errors escape besides its own: h11's, and those of decoding, for instance.
-    except Exception as error:
-        log.info("initializing web socket: %s", error)
-        return None
-    assert isinstance(request, Request)
-    return request.subprotocols
-
-
-def _target(query: str) -> int | None:
-    """The coverage id that ``?target=`` names; -1, which no map has, if it is none."""
-    try:
-        values = parse_qs(query, keep_blank_values=True).get("target")
-    except ValueError:  # More fields than anybody has.
-        return -1
-    if not values:
-        return None
-    coverage_id = coverage_id_of(values[-1])
-    return -1 if coverage_id is None else coverage_id
 
 
 def _is_among(etag: str, head: RequestHead) -> bool:

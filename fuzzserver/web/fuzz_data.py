@@ -18,17 +18,19 @@ import json
 import re
 import tarfile
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fuzzserver.corpus import Corpus
 from fuzzserver.errors import InputError
 from fuzzserver.findings import FindingStore
-from fuzzserver.web.answer import Answer
+from fuzzserver.web.answer import Answer, Archive
 
 __all__ = ["FuzzSite", "fuzz_data"]
 
-MAX_CORPUS = 256 << 20
-"""Bytes of a corpus that is made an archive of, which is done in memory."""
+TAR_BUFFER = 64 * 1024
+"""Bytes of an archive that are sent at once."""
 
 
 class FuzzSite(Protocol):
@@ -47,7 +49,7 @@ class FuzzSite(Protocol):
         """The corpora of all tests."""
 
 
-def fuzz_data(site: FuzzSite, path: str) -> Answer | None:
+def fuzz_data(site: FuzzSite, path: str) -> Answer | Archive | None:
     """The answer to a request for ``path``; None if there is nothing. InputError if it cannot be read."""
     for pattern, answer in ROUTES:
         match = re.fullmatch(pattern, path)
@@ -104,19 +106,18 @@ def _corpus_input(site: FuzzSite, index: str, number: str) -> Answer | None:
         return None
 
 
-def _corpus_tar(site: FuzzSite, index: str) -> Answer | None:
+def _corpus_tar(site: FuzzSite, index: str) -> Archive | None:
     corpus = _corpus(site, index)
     if corpus is None:
         return None
-    file = io.BytesIO()
-    inputs = corpus.inputs()
-    if sum(each.size for each in inputs) > MAX_CORPUS:
-        raise InputError(
-            f"the corpus of '{corpus.test}' has more than {MAX_CORPUS >> 20} MiB; copy its folder instead: "
-            f"'{corpus.folder}'"
-        )
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for each in inputs:
+    return Archive(partial(_write_corpus, corpus), (_as_download(f"corpus-{index}.tar"),))
+
+
+def _write_corpus(corpus: Corpus, write: Callable[[bytes], object]) -> None:
+    # All that tarfile wants of a stream is where to write to.
+    stream: Any = SimpleNamespace(write=write)
+    with tarfile.open(fileobj=stream, mode="w|", bufsize=TAR_BUFFER) as tar:
+        for each in corpus.inputs():
             try:
                 data = corpus.input(each.number)
             except InputError:
@@ -124,7 +125,6 @@ def _corpus_tar(site: FuzzSite, index: str) -> Answer | None:
             member = tarfile.TarInfo(str(each.number))
             member.size, member.mtime = len(data), int(each.time)
             tar.addfile(member, io.BytesIO(data))
-    return _download(file.getvalue(), f"corpus-{index}.tar", "application/x-tar")
 
 
 def _corpus(site: FuzzSite, index: str) -> Corpus | None:
@@ -136,13 +136,16 @@ def _json(value: object) -> Answer:
     return Answer("application/json", json.dumps(value).encode())
 
 
-def _download(content: bytes, name: str, content_type: str = "application/octet-stream") -> Answer:
+def _download(content: bytes, name: str) -> Answer:
+    return Answer("application/octet-stream", content, (_as_download(name),))
+
+
+def _as_download(name: str) -> tuple[str, str]:
     # An input may be a page with a script in it: no browser may show it as one of ours.
-    disposition = ("content-disposition", f'attachment; filename="{name}"')
-    return Answer(content_type, content, (disposition,))
+    return "content-disposition", f'attachment; filename="{name}"'
 
 
-ROUTES: tuple[tuple[str, Callable[..., Answer | None]], ...] = (
+ROUTES: tuple[tuple[str, Callable[..., Answer | Archive | None]], ...] = (
     (r"/targets\.json", _targets),
     (r"/findings\.json", _findings),
     (r"/findings/([0-9a-f]{1,64})\.json", _finding),

@@ -22,11 +22,12 @@ from urllib.parse import parse_qs
 
 from fuzzserver.web.head import RequestHead
 
-__all__ = ["PAGE_PATHS", "Gate", "Refusal"]
+__all__ = ["PAGE_PATHS", "Gate", "Refusal", "parse_authority"]
 
 PAGE_PATHS = ("/", "/debug", "/debug/")
 """Where the page is. Links may lead to it, and its address may hold the token."""
 
+MAX_PORT = 65535
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_.-]{1,253})(?::(0|[1-9][0-9]{0,4}))?")
@@ -42,9 +43,13 @@ class Refusal:
 
 _HOST = Refusal(
     HTTPStatus.MISDIRECTED_REQUEST,
-    "This server is not known by that name. Open the address that it printed; --allow-host adds a name.",
+    "This server is not known by that name and port. Open the address that it printed, or start it with "
+    "--allow-host and what stands in the address bar, such as --allow-host localhost:8080.",
 )
-_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, "Requests from other web pages are not answered.")
+_ORIGIN = Refusal(
+    HTTPStatus.FORBIDDEN,
+    "Requests from other web pages are not answered. Behind a proxy: it must pass on Host as it came.",
+)
 _TOKEN = Refusal(
     HTTPStatus.UNAUTHORIZED,
     "This server wants its token: open the whole address that it printed when it was started.",
@@ -59,20 +64,30 @@ class Gate:
         *,
         scheme: str,
         hosts: Iterable[str],
+        allow_hosts: Iterable[str] = (),
         port: int,
         any_address: bool = False,
         token: str | None = None,
     ) -> None:
-        """Args:
+        """All hosts are ``HOST[:PORT]``; ValueError if one is not.
+
+        Args:
         scheme: ``http`` or ``https``.
-        hosts: our names, each with a port of its own or without, in which case it is ``port``.
+        hosts: our own names; without a port, ``port`` is meant.
+        allow_hosts: what a tunnel or a proxy is called that leads here. Without a port, ``port`` is meant,
+            or none. A proxy may speak TLS where we do not.
         any_address: whether each IP address is one of our names: nobody can make a name of it.
         """
         self._scheme = scheme
         self._port = port
         self._any_address = any_address
         self._token = token
-        self._authorities = {_authority(host, port) for host in hosts} - {None}
+        self._own = {(name, own_port or port) for name, own_port in map(parse_authority, hosts)}
+        self._others = {
+            (name, each)
+            for name, own_port in map(parse_authority, allow_hosts)
+            for each in ((port, None) if own_port is None else (own_port,))
+        }
 
     @property
     def cookie_name(self) -> str:
@@ -86,7 +101,8 @@ class Gate:
             return _HOST
         if head.authority is not None and not self._is_ours(head.authority):
             return _HOST
-        if head.values("origin") not in ([], [f"{self._scheme}://{hosts[0]}"]):
+        origins = head.values("origin")
+        if len(origins) > 1 or not all(self._is_origin(origin, hosts[0]) for origin in origins):
             return _ORIGIN
         if not _from_our_page_or_user(head):
             return _ORIGIN
@@ -107,12 +123,24 @@ class Gate:
         return f"{self.cookie_name}={self._token}; Path=/; HttpOnly; SameSite=Lax{secure}"
 
     def _is_ours(self, text: str) -> bool:
-        authority = _authority(text, DEFAULT_PORTS[self._scheme])
-        if authority is None:
+        try:
+            name, port = parse_authority(text)
+        except ValueError:
             return False
-        host, port = authority
-        return authority in self._authorities or (
-            self._any_address and port == self._port and _is_address(host)
+        return self._is_own(name, port) or self._is_other(name, port)
+
+    def _is_own(self, name: str, port: int | None) -> bool:
+        port = port or DEFAULT_PORTS[self._scheme]
+        return (name, port) in self._own or (self._any_address and port == self._port and _is_address(name))
+
+    def _is_other(self, name: str, port: int | None) -> bool:
+        ports = (None, *DEFAULT_PORTS.values()) if port is None else (port,)
+        return any((name, each) in self._others for each in ports)
+
+    def _is_origin(self, origin: str, host: str) -> bool:
+        """Whether it is that of a page of ours that was reached under this host."""
+        return origin == f"{self._scheme}://{host}" or (
+            origin == f"https://{host}" and self._is_other(*parse_authority(host))
         )
 
     def _offered(self, head: RequestHead) -> list[str]:
@@ -136,19 +164,17 @@ class Gate:
         return hmac.compare_digest(text.encode("utf-8", "surrogatepass"), self._token.encode())
 
 
-def _authority(text: str, default_port: int) -> tuple[str, int] | None:
-    """Host and port that a text names; None if it names none."""
+def parse_authority(text: str) -> tuple[str, int | None]:
+    """The host, in lower case, and the port of ``HOST[:PORT]``; ValueError if it is none."""
     match = _AUTHORITY.fullmatch(text.lower())
-    if match is None:
-        return None
-    return match[1], default_port if match[2] is None else int(match[2])
+    port = None if match is None or match[2] is None else int(match[2])
+    if match is None or (port is not None and port > MAX_PORT):
+        raise ValueError(f"'{text}' is no host: give a name or an address, perhaps with :PORT")
+    return match[1], port
 
 
 def _in_query(head: RequestHead) -> list[str]:
-    try:
-        return parse_qs(head.query).get("token", [])
-    except ValueError:  # More fields than anybody has.
-        return []
+    return parse_qs(head.query).get("token", [])
 
 
 def _from_our_page_or_user(head: RequestHead) -> bool:

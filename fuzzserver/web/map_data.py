@@ -22,21 +22,12 @@ from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import InputError
 from fuzzserver.web.answer import Answer
 from fuzzserver.web.source_files import SourceFolders
-from fuzzserver.wire.abi import FileIndex, StringIndex, coverage_file_name
+from fuzzserver.wire.abi import FileIndex, StringIndex, coverage_id_of
 
-__all__ = ["MapData", "coverage_id_of"]
+__all__ = ["MapData"]
 
 MAX_SOURCE = 64 << 20
 """Bytes of a source file. What is longer was not written by people."""
-
-
-def coverage_id_of(name: str) -> int | None:
-    """The coverage id that the name of a coverage file stands for; None if it is no such name."""
-    try:
-        coverage_id = int.from_bytes(bytes.fromhex(name), "little")
-        return coverage_id if coverage_file_name(coverage_id) == name.lower() else None
-    except (ValueError, OverflowError):
-        return None
 
 
 class MapData:

@@ -21,10 +21,12 @@ from fuzzserver.files import read_regular
 from fuzzserver.findings import FindingStore
 from fuzzserver.logbook import LogBook
 from fuzzserver.step import SourcePath
-from fuzzserver.web.answer import Answer, SourcesTar, etag_of
+from fuzzserver.web.answer import Answer, Archive, etag_of
 from fuzzserver.web.fuzz_data import fuzz_data
 from fuzzserver.web.gate import PAGE_PATHS
+from fuzzserver.web.limits import SparseLog
 from fuzzserver.web.map_data import MapData
+from fuzzserver.web.sources_tar import write_sources_tar
 
 __all__ = ["CACHE_CONTROL", "Routes", "Site"]
 
@@ -74,12 +76,13 @@ class Routes:
     def __init__(self, site: Site) -> None:
         self.site = site
         self._page_folder = site.lib_dir / "fuzzer" / "web"
+        self._sparse_log = SparseLog(log)
         self._map_data = MapData(site.coverage_files)
         # Guards ``_files``: what the files of the page hold, and of which version of them.
         self._lock = threading.Lock()
         self._files: dict[str, tuple[tuple[int, ...], Answer]] = {}
 
-    def answer(self, path: str, query: str) -> Answer | SourcesTar:
+    def answer(self, path: str, query: str) -> Answer | Archive:
         """The answer to a GET. Whatever goes wrong is an answer, too."""
         if query and path not in PAGE_PATHS:
             return self.refusal(HTTPStatus.NOT_FOUND, "not found")  # Other routes have no query, as in Zig.
@@ -88,7 +91,7 @@ class Routes:
         except FuzzServerError as error:
             # Compile errors are in the log already, once for all who wait for the compile.
             if not isinstance(error, (CompileErrors, Stopped)):
-                log.error("unable to serve %s: %s", path, error)
+                self._sparse_log(logging.ERROR, "unable to serve %s: %s", path, error)
             return self.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     @staticmethod
@@ -96,7 +99,7 @@ class Routes:
         """An answer in plain words."""
         return Answer("text/plain", text.encode("utf-8", "backslashreplace"), headers, status)
 
-    def _find(self, path: str) -> Answer | SourcesTar | None:
+    def _find(self, path: str) -> Answer | Archive | None:
         if path in PAGE_PATHS:
             return self._page_file("index.html", "text/html")
         if path in SCRIPTS:
@@ -106,7 +109,7 @@ class Routes:
         if path in WASM:
             return self._file(self.site.build_wasm(WASM[path]), "application/wasm")
         if path in SOURCES:
-            return SourcesTar(tuple(self.site.sources()))
+            return Archive(lambda write: write_sources_tar(self.site.sources(), write))
         path = path.removeprefix("/debug")
         return fuzz_data(self.site, path) or self._map_data.answer(path)
 

@@ -66,12 +66,18 @@ class HttpServer(ThreadingHTTPServer):
         self._stopping = False
         self._accepted = 0
         super().__init__(entrance.address, Connection)
-        self.gate = entrance.gate(self.server_port)
+        self.gate = entrance.gate(self.bound)
 
     def server_bind(self) -> None:
         """Bind without asking the resolver for our own name, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """The address and port that are listened on."""
+        host, port = self.socket.getsockname()[:2]
+        return host, port
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; OSError, after a pause, if there is no file descriptor for it."""

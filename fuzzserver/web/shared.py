@@ -24,18 +24,29 @@ class Shared(Generic[Key, Value]):
     def __init__(self, make: Callable[[Key], Value], version: Callable[[], int]) -> None:
         self._make = make
         self._version = version
-        # Guards ``_made``. Held while a value is made, so that it is not made by others at the same time.
+        # Guards ``_made``.
         self._lock = threading.Lock()
-        # Values with their version and the time until which they are good.
-        self._made: WeakKeyDictionary[Key, tuple[Value, int, float]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Key, _Made[Value]] = WeakKeyDictionary()
 
     def __call__(self, key: Key) -> Value:
         """The value for ``key``, which must not be changed."""
-        version = self._version()
         with self._lock:
-            made = self._made.get(key)
-            if made is not None and made[1] == version and time.monotonic() < made[2]:
-                return made[0]
-            value = self._make(key)
-            self._made[key] = value, version, time.monotonic() + MOMENT
-            return value
+            made = self._made.setdefault(key, _Made())
+        version = self._version()
+        with made.lock:
+            if made.version != version or time.monotonic() >= made.good_until:
+                made.value = self._make(key)
+                made.version, made.good_until = version, time.monotonic() + MOMENT
+            return made.value
+
+
+class _Made(Generic[Value]):
+    """The last value for one thing."""
+
+    value: Value
+
+    def __init__(self) -> None:
+        # Guards all of it. Held while a value is made, so that it is not made by others at the same time.
+        self.lock = threading.Lock()
+        self.version = -1
+        self.good_until = 0.0

@@ -8,9 +8,9 @@ never are:
   into it, may hold a link to whatever its user can read. That a folder of sources is itself behind a link
   does not matter, and a hard link is the file.
 * What is secret by custom: files whose names begin with a dot or tell of a key, and what lies in a
-  folder of Git or of keys. To embed one in a program makes it no less secret.
-* What is made by the system as it is read: ``/proc``, ``/sys`` and ``/dev``. Much of it looks like a regular
-  file. ``/dev/shm`` is another ``/tmp``.
+  folder of Git, of keys or of what others keep keys in. To embed one in a program makes it no less secret.
+* What is made by the system as it is read, and secrets that it hands to programs: ``/proc``, ``/sys``,
+  ``/dev`` and ``/run/secrets``. Much of it looks like a regular file. ``/dev/shm`` is another ``/tmp``.
 * What is no regular file. It is not even opened: to open a pipe may take for ever, and to open a
   device may do something.
 """
@@ -26,8 +26,8 @@ from fuzzserver.step import SourcePath
 __all__ = ["SourceFolders", "folder_of"]
 
 _SECRET_FILE = re.compile(r"\.|id_(?:rsa|dsa|ecdsa|ed25519)|.*\.(?:pem|key|p12|pfx)\Z", re.DOTALL)
-_SECRET_FOLDERS = frozenset((".git", ".ssh", ".gnupg", ".aws"))
-_SYSTEM = re.compile(r"/+(?:proc|sys|dev(?!/+shm/))/")
+_SECRET_FOLDERS = frozenset((".git", ".ssh", ".gnupg", ".aws", ".kube", ".docker", ".mozilla"))
+_SYSTEM = re.compile(r"/+(?:proc|sys|dev(?!/+shm/)|run/+secrets)/")
 
 
 def folder_of(path: SourcePath) -> str:

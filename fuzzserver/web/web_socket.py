@@ -28,6 +28,9 @@ PING_INTERVAL = 20.0
 CLOSE_GRACE = 1.0
 """Seconds for a close frame to leave."""
 
+MAX_UNSENT = 128 * 1024
+"""Bytes that the kernel takes before they can be sent."""
+
 LONGEST_WAIT = 0.5
 """Seconds after which a thread that waits looks what is due."""
 
@@ -103,6 +106,8 @@ class WebSocket:
         """Serve the client. ``received`` are the bytes that came along with the handshake."""
         self._connection.setblocking(False)
         try:
+            # What the kernel has taken and not sent is memory, too, and looks as if it was read.
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
             if received:
                 self._take(received)
             self._loop()
@@ -165,7 +170,9 @@ class WebSocket:
         if self._out and moment - self._last_read > 2 * PING_INTERVAL:
             raise TimeoutError("client does not read what it is sent")
         if self._pinged_at is not None:
-            if moment - self._pinged_at > PING_INTERVAL:
+            # The ping may wait behind something large, for a client that reads slowly but does read.
+            asked = max(self._pinged_at, self._last_read) if self._out else self._pinged_at
+            if moment - asked > PING_INTERVAL:
                 raise TimeoutError("client did not answer a ping")
         elif moment - self._last_heard > PING_INTERVAL:
             self._pinged_at = moment

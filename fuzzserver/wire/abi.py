@@ -30,6 +30,7 @@ __all__ = [
     "StringIndex",
     "ToClientTag",
     "coverage_file_name",
+    "coverage_id_of",
     "seen_elems_len",
 ]
 
@@ -70,6 +71,15 @@ def seen_elems_len(pcs_len: int) -> int:
 def coverage_file_name(coverage_id: int) -> str:
     """The name of a coverage file below ``<cache>/v/``: the id's bytes in memory order, in hex."""
     return coverage_id.to_bytes(8, "little").hex()
+
+
+def coverage_id_of(name: str) -> int | None:
+    """The coverage id that the name of a coverage file stands for; None if it is no such name."""
+    try:
+        coverage_id = int.from_bytes(bytes.fromhex(name), "little")
+        return coverage_id if coverage_file_name(coverage_id) == name.lower() else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ class Stamps:
 
     @classmethod
     def of(cls, paths: Iterable[str], before: int | None = None) -> Self | None:
-        """Of files as they are; None if one is missing or may have changed since a time of ``time.time_ns``."""
+        """Of files as they are; None if one is missing or may have changed since ``before``."""
         stamps = []
         for path in paths:
             stamp = _stamp(path)

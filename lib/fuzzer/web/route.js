@@ -36,7 +36,7 @@ export function start() {
 }
 
 // The address that the server prints may hold a secret, which the browser keeps
-// as a cookie from then on: nobody should find it in a history or a shared link.
+// as a cookie from then on: nobody should see it on a screen or in a shared link.
 function hideToken() {
   const url = new URL(location.href);
   if (!url.searchParams.has("token")) return;
