@@ -6,8 +6,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from tests.support_frames import Frames, upgrade_request
-from tests.support_zig_children import WAIT
+from tests.support_http import upgrade_request
+from tests.support_sockets import Frames
+from tests.support_time import WAIT
 
 KINDS = {
     "idle": 25,
@@ -103,14 +104,15 @@ class Crowd:
             self._selector.register(connection, selectors.EVENT_READ, client)
 
     def _greeting(self, kind: str) -> bytes:
+        upgrade = upgrade_request(self._port, sec_websocket_protocol="fuzzserver")
         host = f"Host: 127.0.0.1:{self._port}\r\n"
         return {
             "idle": b"",
             "half a head": f"GET / HTTP/1.1\r\n{host}X-Half: a".encode(),
             "slow tar": f"GET /sources.tar HTTP/1.1\r\n{host}\r\n".encode(),
             "wasm": f"GET /main.wasm HTTP/1.1\r\n{host}\r\n".encode(),
-            "viewer": upgrade_request(self._port),
-            "deaf viewer": upgrade_request(self._port),
+            "viewer": upgrade,
+            "deaf viewer": upgrade,
         }[kind]
 
     def _read(self, client: _Client, size: int) -> None:

@@ -9,7 +9,7 @@ from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import FuzzTest
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.zig.compile_client import ZigCompileClient
-from tests.support_zig_children import WAIT
+from tests.support_time import WAIT
 from tests.support_zig_sources import write
 
 PATIENT = """

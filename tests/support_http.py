@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-WAIT = 60.0
-"""Seconds after which a test gives up on an answer. None takes this long unless something is broken."""
+from tests.support_time import WAIT
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]*)")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x20-\x7e]*)")
@@ -147,7 +146,10 @@ def exchange(port: int, data: bytes, *, bytewise: bool = False, hang_up: bool = 
 
 
 def ask(port: int, path: str = "/", method: str = "GET", *headers: str, host: str = "") -> Response:
-    """One request with these header lines, of which nothing is added but Host; and its answer."""
+    """One request with these header lines, and its answer, read strictly.
+
+    For tests of how things are written: nothing is added to the lines but Host and Connection.
+    """
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: {host or f'localhost:{port}'}",
@@ -159,18 +161,28 @@ def ask(port: int, path: str = "/", method: str = "GET", *headers: str, host: st
     return response
 
 
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = (
     "Upgrade: websocket",
     "Connection: Upgrade",
     "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    f"Sec-WebSocket-Key: {KEY}",
 )
 
 
-def upgrade_request(host: str, *headers: str, path: str = "/", origin: str = "") -> bytes:
-    """The first half of a WebSocket's handshake."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *UPGRADE, *headers]
-    return "\r\n".join((*lines, *([f"Origin: {origin}"] if origin else []), "", "")).encode("latin-1")
+def upgrade_request(
+    host: str | int, /, *lines: str, path: str = "/", without: str = "", **changes: str
+) -> bytes:
+    """The first half of a WebSocket's handshake; a number is a port of this machine.
+
+    ``lines`` come besides, one header is left out. Keyword arguments replace headers or add some, ``_``
+    standing for ``-``.
+    """
+    headers = {name.replace("_", "-"): value for name, value in changes.items()}
+    whole = (f"Host: {f'127.0.0.1:{host}' if isinstance(host, int) else host}", *UPGRADE)
+    kept = [line for line in whole if line.partition(":")[0].lower() not in {without, *headers}]
+    own = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join((f"GET {path} HTTP/1.1", *kept, *own, *lines, "", "")).encode("latin-1")
 
 
 def reset(connection: socket.socket) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fuzzserver.coverage.executable import Executable
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import SeenPcsHeader
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -66,6 +67,19 @@ def hand_made_step(folder: Path, executable: Path, pcs: Sequence[int]) -> FuzzRu
     path = folder / "coverage"
     path.write_bytes(coverage_bytes(pcs))
     return FuzzRunStep(executable.name, executable, coverage_file=path)
+
+
+def code_addresses(path: Path) -> list[int]:
+    """Addresses in and around the functions of an executable, and all over its code."""
+    with Executable(path) as executable:
+        symbols = list(executable._elf.get_section_by_name(".symtab").iter_symbols())
+        sections = [s for s in executable._sections.values() if s["sh_flags"] & 4]
+        spans = [(s["sh_addr"], s["sh_addr"] + s["sh_size"]) for s in sections]
+    functions = [s for s in symbols if s["st_info"]["type"] == "STT_FUNC" and s["st_value"]]
+    found = {s["st_value"] + step for s in functions for step in range(0, s["st_size"] + 2, 3)}
+    for start, end in spans:
+        found.update(range(start, end, max(1, (end - start) // 300)))
+    return sorted(pc for pc in found if any(start <= pc < end for start, end in spans))
 
 
 NO_UBSAN = "-fno-sanitize=undefined"

@@ -11,10 +11,9 @@ from fuzzserver import FuzzRunStep, SourcePath, TargetStatus, WebServer
 from fuzzserver.corpus import Corpus
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.wire.abi import coverage_file_name
-from tests.support_native import hand_made_step
+from tests.support_maps import number_of, show_map
+from tests.support_native import code_addresses, hand_made_step
 from tests.support_zig_fake import fake_zig
-from tests.test_info import code_addresses
-from tests.test_source_route import number_of, show
 
 CANARY = b"canary-7d1f"
 """In each source, input, finding and name of a target."""
@@ -72,7 +71,7 @@ def furnished(folder: Path, **options: Any) -> Iterator[Site]:
         server.set_target(TargetStatus(CANARY.decode(), CANARY.decode(), "fuzzing"))
         server.set_findings(findings)
         server.add_corpus(Corpus(inputs, CANARY.decode(), "t"))
-        coverage_map = show(server, map_step, 7)
+        coverage_map = show_map(server, map_step, 7)
         name = coverage_file_name(7)
         number = number_of(coverage_map, "/canary.c")
         yield Site(server, (*PAGE, *DATA, *MORE, f"/points/{name}", f"/source/{name}/{number}"))

@@ -1,4 +1,4 @@
-"""A WebSocket client that sends whatever it is told, and sees what becomes of it."""
+"""WebSocket by hand: clients that send whatever they are told, or of which one thread has a thousand."""
 
 import base64
 import hashlib
@@ -7,14 +7,18 @@ import selectors
 import socket
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.support_http import KEY, upgrade_request
 
 PATIENCE = 20.0
 """Seconds after which a connection that should have ended counts as left open."""
 
+UPGRADED = b"HTTP/1.1 101 "
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
-KEY = base64.b64encode(b"sixteen bytes...").decode()
 ACCEPT = base64.b64encode(
     hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
 ).decode()
@@ -46,27 +50,63 @@ def close_payload(code: int, reason: bytes = b"") -> bytes:
     return struct.pack("!H", code) + reason
 
 
-def upgrade(port: int, *, target: str = "/", without: tuple[str, ...] = (), **changes: str) -> bytes:
-    """The head of a handshake. Keyword arguments replace headers or add some, ``_`` standing for ``-``."""
-    headers = {
-        "host": f"127.0.0.1:{port}",
-        "upgrade": "websocket",
-        "connection": "Upgrade",
-        "sec-websocket-version": "13",
-        "sec-websocket-key": KEY,
-    }
-    headers |= {name.replace("_", "-"): value for name, value in changes.items()}
-    lines = [f"{name}: {value}" for name, value in headers.items() if name not in without]
-    return "\r\n".join((f"GET {target} HTTP/1.1", *lines, "", "")).encode("latin-1")
-
-
-@dataclass
-class Frame:
+class Frame(NamedTuple):
     """One frame of the server."""
 
     opcode: int
     payload: bytes
     fin: bool
+
+
+@dataclass
+class Frames:
+    """What a server sends to one client, taken apart as it comes."""
+
+    head: bytes = b""
+    """Its answer to the handshake, once it has agreed to that."""
+    close_code: int | None = None
+    """Of its close frame; None if there was none, 1005 if it had none."""
+    rest: bytearray = field(default_factory=bytearray)
+    """What is not whole yet."""
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the server has agreed to the handshake."""
+        return bool(self.head)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are whole now. The answer to the handshake comes first."""
+        self.rest += data
+        if not self.head:
+            end = self.rest.find(b"\r\n\r\n")
+            if end < 0 or not self.rest.startswith(UPGRADED):
+                return []
+            self.head = bytes(self.rest[:end])
+            del self.rest[: end + 4]
+        frames = []
+        while (found := self._take()) is not None:
+            if found.opcode == CLOSE:
+                self.close_code = _close_code(found.payload)[0]
+            frames.append(found)
+        return frames
+
+    def _take(self) -> Frame | None:
+        data = self.rest
+        if len(data) < 2:
+            return None
+        assert not data[0] & 0x70, "the server sets reserved bits"
+        assert not data[1] & 0x80, "the server masks"
+        length, start = data[1], 2
+        if length >= 126:
+            start = 4 if length == 126 else 10
+            if len(data) < start:
+                return None
+            length = int.from_bytes(data[2:start], "big")
+        if len(data) < start + length:
+            return None
+        found = Frame(data[0] & 15, bytes(data[start : start + length]), bool(data[0] & 0x80))
+        del data[: start + length]
+        return found
 
 
 @dataclass
@@ -95,14 +135,12 @@ class RawClient:
         self.socket.settimeout(PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect(("127.0.0.1", port))
-        self.socket.sendall(head or upgrade(port, **changes))
-        self._data = b""
-        while b"\r\n\r\n" not in self._data:
-            data = self.socket.recv(4096)
-            assert data, f"the server closed after {self._data!r}"
-            self._data += data
-        self.head, _, self._data = self._data.partition(b"\r\n\r\n")
-        assert self.head.startswith(b"HTTP/1.1 101 "), self.head
+        self.socket.sendall(head or upgrade_request(port, **changes))
+        self._frames = Frames()
+        self._waiting: deque[Frame] = deque()
+        while not self._frames.upgraded:
+            self._receive()
+        self.head = self._frames.head
         assert f"\r\nsec-websocket-accept: {ACCEPT}".lower() in self.head.decode().lower()
 
     def __enter__(self) -> "RawClient":
@@ -117,11 +155,9 @@ class RawClient:
 
     def next_frame(self) -> Frame:
         """The next frame of the server."""
-        while (found := self._take_frame()) is None:
-            data = self.socket.recv(65536)
-            assert data, "the server closed without a frame"
-            self._data += data
-        return found
+        while not self._waiting:
+            self._receive()
+        return self._waiting.popleft()
 
     def frame_with(self, opcode: int) -> Frame:
         """The next frame of a kind."""
@@ -160,8 +196,9 @@ class RawClient:
                         break
                     if not received:
                         break
-                    self._data += received
-                    while (found := self._take_frame()) is not None:
+                    self._waiting += self._frames.feed(received)
+                    while self._waiting:
+                        found = self._waiting.popleft()
                         ending.frames.append(found)
                         if found.opcode == CLOSE and closed_at is None:
                             closed_at = time.monotonic()
@@ -169,30 +206,16 @@ class RawClient:
         ended_at = time.monotonic()
         ending.ended_after = max(0.0, ended_at - sent_at)
         ending.closed_after = max(0.0, (closed_at or ended_at) - sent_at)
-        assert not self._data, f"the server closed within a frame: {self._data[:40]!r}"
+        rest = bytes(self._frames.rest[:40])
+        assert not rest, f"the server closed within a frame: {rest!r}"
         assert [each.opcode for each in ending.frames].count(CLOSE) <= 1, "more than one close frame"
         assert closed_at is None or ending.frames[-1].opcode == CLOSE, "something follows the close frame"
         return ending
 
-    def _take_frame(self) -> Frame | None:
-        data = self._data
-        if len(data) < 2:
-            return None
-        assert not data[0] & 0x70, "the server sets reserved bits"
-        assert not data[1] & 0x80, "the server masks"
-        length, start = data[1], 2
-        if length == 126:
-            start = 4
-        elif length == 127:
-            start = 10
-        if len(data) < start:
-            return None
-        if start > 2:
-            length = int.from_bytes(data[2:start], "big")
-        if len(data) < start + length:
-            return None
-        self._data = data[start + length :]
-        return Frame(data[0] & 15, data[start : start + length], bool(data[0] & 0x80))
+    def _receive(self) -> None:
+        data = self.socket.recv(65536)
+        assert data, f"the server closed after {bytes(self._frames.rest)!r}"
+        self._waiting += self._frames.feed(data)
 
 
 def _close_code(payload: bytes) -> tuple[int, str]:

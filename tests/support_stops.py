@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support_crowd import Crowd
 from tests.support_program import POLL, Program, own_page
-from tests.support_zig_children import WAIT
+from tests.support_time import WAIT
 from tests.support_zig_cli import forget_sessions
 from tests.support_zig_sources import write
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from tests.support_http import WAIT
+from tests.support_time import WAIT
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

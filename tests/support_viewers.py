@@ -18,13 +18,13 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.support_frames import Frames, pong, upgrade_request
+from tests.support_http import upgrade_request
 from tests.support_server import ENVIRONMENT, ServerProcess
+from tests.support_sockets import PING, PONG, Frames, frame
 
 PATIENCE = 60.0
 """Seconds for what should take a moment."""
 
-PING = 9
 SMALL = "/targets.json"
 """A route with little to say."""
 
@@ -80,7 +80,7 @@ class _Viewer:
 
     def __init__(self, port: int) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        self.connection.sendall(upgrade_request(port))
+        self.connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
         self.connection.setblocking(False)
         self.frames = Frames()
         self.last_tick = 0
@@ -144,7 +144,7 @@ class Viewers(AbstractContextManager["Viewers"]):
             except ConnectionError:
                 data = b""
             if data:
-                for opcode, payload in key.data.frames.feed(data):
+                for opcode, payload, _ in key.data.frames.feed(data):
                     self._take(key.data, opcode, payload)
             if not data or key.data.frames.close_code is not None:
                 self._selector.unregister(key.fileobj)
@@ -153,7 +153,7 @@ class Viewers(AbstractContextManager["Viewers"]):
     def _take(self, viewer: _Viewer, opcode: int, payload: bytes) -> None:
         moment = time.monotonic()
         if opcode == PING:
-            viewer.connection.send(pong(payload))
+            viewer.connection.send(frame(PONG, payload))
         for number, at in _TICK.findall(payload):
             tick = int(number)
             if viewer.last_tick:
@@ -172,7 +172,7 @@ class Stalled(AbstractContextManager["Stalled"]):
             connection = socket.socket()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", port))
-            connection.sendall(upgrade_request(port))
+            connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
             self._connections.append(connection)
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,6 @@
 """Talking to a server: plain HTTP, and WebSocket messages taken apart."""
 
 import http.client
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ class Answer:
 
 
 def request(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
-    """One request on a connection of its own."""
+    """One request as a library sends it: for tests of what is answered, not of how that is written."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, headers=headers)
@@ -34,17 +33,6 @@ def request(port: int, path: str, method: str = "GET", **headers: str) -> Answer
         )
     finally:
         connection.close()
-
-
-def raw(port: int, data: bytes) -> bytes:
-    """Send bytes as they are and read until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
-        parts = []
-        while part := connection.recv(65536):
-            parts.append(part)
-        return b"".join(parts)
 
 
 @contextmanager

@@ -3,11 +3,8 @@
 import os
 import select
 import sys
-import time
-from collections.abc import Callable
 
-WAIT = 60.0
-"""Seconds after which a test gives up on an event. None takes this long unless something is broken."""
+from tests.support_time import WAIT
 
 
 def python(code: str, *args: str) -> list[str]:
@@ -51,11 +48,3 @@ def processes_naming(text: str) -> list[int]:
         if text.encode() in command and is_alive(int(entry)):
             found.append(int(entry))
     return found
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait for what nothing tells us of: a file that another process writes, say."""
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)

@@ -18,8 +18,9 @@ from typing import Any
 from websockets.sync.client import connect
 
 from fuzzserver.wire.abi import ToClientTag
+from tests.support_time import WAIT
 from tests.support_web import request
-from tests.support_zig_children import WAIT, is_alive
+from tests.support_zig_children import is_alive
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD_WAIT = 200.0

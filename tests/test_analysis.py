@@ -15,7 +15,8 @@ from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.zig.compile_client import ZigCompileClient
 from tests.support_failures import DEEP, FAILING
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming
 from tests.support_zig_sources import BROKEN, write
 from tests.test_findings import FINDING
 

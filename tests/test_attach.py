@@ -19,8 +19,8 @@ from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.messages import ClientTag, client_message
 from fuzzserver.zig.test_runner import test_runner_argv
 from tests.support_native import coverage_bytes
+from tests.support_time import WAIT
 from tests.support_zig_cache import add_corpus, add_coverage_file, add_executable, add_pair
-from tests.support_zig_children import WAIT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

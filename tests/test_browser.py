@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, WebServer, paths
-from fuzzserver.wire.abi import SeenPcsHeader
+from fuzzserver import FuzzRunStep, WebServer, paths
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
 from tests.projects import FuzzedPair, write_project, zig_web_server
 from tests.support_browser import PATIENCE, Page
+from tests.support_maps import show_pair, write_seen
 
 
 @pytest.fixture
@@ -26,31 +26,12 @@ def copied(debug_pair: FuzzedPair, tmp_path: Path) -> FuzzRunStep:
     return FuzzRunStep("copied", debug_pair.executable, inputs=debug_pair.step.inputs, coverage_file=path)
 
 
-def show(server: WebServer, step: FuzzRunStep, pair: FuzzedPair) -> None:
-    """Make a server show an executable."""
-    server.add_step(step)
-    server.post(CoverageMsg(pair.coverage_id, step))
-    for addr in pair.entry_points:
-        server.post(EntryPointMsg(pair.coverage_id, addr))
-    server.set_status("serving", "")
-
-
-def write_seen(step: FuzzRunStep, n_runs: int, seen: bytes) -> None:
-    """Change the coverage file: the counter, and all bits to the byte ``seen``."""
-    assert step.coverage_file is not None
-    with step.coverage_file.open("r+b") as file:
-        header = SeenPcsHeader.parse(file.read(SeenPcsHeader.LAYOUT.size))
-        file.seek(0)
-        file.write(SeenPcsHeader(n_runs, header.unique_runs, header.pcs_len).serialize())
-        file.write(seen * header.seen_bits_size)
-
-
 def test_page_shows_what_a_real_fuzzer_has_covered(
     page: Page, web_server: WebServer, debug_pair: FuzzedPair, copied: FuzzRunStep
 ) -> None:
     """All that a first look needs, counters that move, and a source whose marks follow."""
     write_seen(copied, 1_234, b"\0")
-    show(web_server, copied, debug_pair)
+    show_pair(web_server, copied, debug_pair)
     page.visit(web_server.url)
     page.until_text("#statTotalRuns", "1,234")
     page.until_text("#statCoverage", "0.0 %")
@@ -76,7 +57,7 @@ def test_functions_of_a_real_executable_are_named(
     page: Page, web_server: WebServer, debug_pair: FuzzedPair
 ) -> None:
     """As the compiler names them, with what is covered of them."""
-    show(web_server, debug_pair.step, debug_pair)
+    show_pair(web_server, debug_pair.step, debug_pair)
     page.visit(web_server.url)
     page.click("#tabFunctions")
     page.fill("#functionFilter", "parser.")
@@ -88,7 +69,7 @@ def test_functions_of_a_real_executable_are_named(
 
 def test_debug_page_works(page: Page, web_server: WebServer, debug_pair: FuzzedPair) -> None:
     """The page below /debug/ has its own wasm and its own WebSocket path, and the same files."""
-    show(web_server, debug_pair.step, debug_pair)
+    show_pair(web_server, debug_pair.step, debug_pair)
     page.visit(f"{web_server.url}debug/")
     page.until_text("#fileScroll", "parser.zig")
     page.click("#entryPointsList a")
@@ -108,7 +89,7 @@ def test_page_does_not_deny_coverage_while_it_loads(
         return build_wasm_binary(*args)
 
     monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build_late)
-    show(web_server, debug_pair.step, debug_pair)
+    show_pair(web_server, debug_pair.step, debug_pair)
     try:
         page.open(web_server.url)
         page.until_text("#serverState", "serving")
@@ -125,7 +106,7 @@ def test_page_explains_an_executable_without_debug_info(
     page: Page, web_server: WebServer, small_pair: FuzzedPair
 ) -> None:
     """Counters are shown, and the reason for the missing source."""
-    show(web_server, small_pair.step, small_pair)
+    show_pair(web_server, small_pair.step, small_pair)
     page.visit(web_server.url)
     page.until_text("#notice", "no debug info")
     assert page.find("#statTotalRuns").text[0].isdigit()
@@ -138,7 +119,7 @@ def test_page_explains_an_executable_without_instrumentation(
     """No points at all is what the self-hosted backend gives."""
     empty = tmp_path / "empty"
     empty.write_bytes(bytes(24))
-    show(web_server, FuzzRunStep("empty", debug_pair.executable, coverage_file=empty), debug_pair)
+    show_pair(web_server, FuzzRunStep("empty", debug_pair.executable, coverage_file=empty), debug_pair)
     page.visit(web_server.url)
     page.until_text("#notice", "no instrumentation", "0.14", "-ffuzz")
 
@@ -172,7 +153,7 @@ def test_zigs_unmodified_page_works_on_our_server(
     page.expect("favicon.ico", "reading 'classList'")
     page.expect_lost_server()
     with WebServer(zig=zig, lib_dir=zig.lib_dir, cache_dir=zig_cache) as server:
-        show(server, copied, debug_pair)
+        show_pair(server, copied, debug_pair)
         page.open(server.url)
         page.until(lambda: page.text("#statTotalRuns").isdigit(), PATIENCE)
         assert int(page.text("#statTotalRuns")) > 0

@@ -23,7 +23,8 @@ from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
 from tests.support_build_zig import edit, replace, write_build_project
-from tests.support_zig_children import WAIT, eventually, wait_until_gone
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -16,8 +16,9 @@ from fuzzserver.version import __version__
 from fuzzserver.wire.abi import EntryPointHeader, SeenPcsHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
+from tests.support_time import WAIT, eventually
 from tests.support_web import request
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_zig_children import processes_naming
 from tests.support_zig_cli import LISTENING, REPOSITORY, errors, messages_until, run_cli, running
 from tests.support_zig_fake import fake_zig
 from tests.support_zig_sources import write

@@ -9,8 +9,9 @@ from websockets.sync.client import connect
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
 from tests.projects import write_project, zig_web_server
+from tests.support_time import WAIT
 from tests.support_web import request
-from tests.support_zig_children import WAIT, is_alive
+from tests.support_zig_children import is_alive
 from tests.support_zig_cli import errors, messages_until, running
 
 

@@ -18,8 +18,9 @@ from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, ToClient
 from tests.projects import BUILD_ZIG, write_project
 from tests.support_build_zig import edit, replace, write_build_project
 from tests.support_fuzzing import PATIENT
+from tests.support_time import eventually
 from tests.support_web import request
-from tests.support_zig_children import eventually, processes_naming
+from tests.support_zig_children import processes_naming
 from tests.support_zig_cli import (
     REPOSITORY,
     errors,

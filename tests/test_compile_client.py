@@ -23,7 +23,8 @@ from fuzzserver.step import SourcePath
 from fuzzserver.zig.compile_client import MAX_STDERR, CompileResult, ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from tests.fake_zig import DIGEST
-from tests.support_zig_children import WAIT, eventually, processes_naming, wait_until_gone
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming, wait_until_gone
 from tests.support_zig_fake import calls, compile_calls, fake_zig
 from tests.support_zig_sources import BROKEN, build_args, hello, write
 

@@ -22,8 +22,9 @@ from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.shared_builds import SharedBuilds
 from fuzzserver.zig.wasm import build_wasm_binary
+from tests.support_time import WAIT, eventually
 from tests.support_web import Answer, request
-from tests.support_zig_children import WAIT, eventually, processes_naming, python
+from tests.support_zig_children import processes_naming, python
 from tests.support_zig_fake import compile_calls, fake_zig
 
 WASM = b"\0asm\1\0\0\0"

@@ -16,7 +16,7 @@ import pytest
 
 from fuzzserver import console
 from fuzzserver.console import CLEAR, StatusLine, set_up_logging
-from tests.support_zig_children import WAIT, eventually
+from tests.support_time import WAIT, eventually
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

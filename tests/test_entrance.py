@@ -13,8 +13,8 @@ from fuzzserver.web.entrance import Entrance
 from fuzzserver.web.head import HeadBuffer, RequestHead
 from fuzzserver.zig.installation import Zig
 from tests.support_http import ask, connected
+from tests.support_patience import LATE, SHORT, seconds_until_closed
 from tests.support_tls import make_certificate
-from tests.test_server_limits import LATE, SHORT, seconds_until_closed
 
 RECORD = b"\x16\x03\x01\x02\x00"
 """The head of a record of TLS, which announces 512 bytes."""

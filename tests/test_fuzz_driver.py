@@ -24,7 +24,8 @@ from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
 from tests.projects import write_project
 from tests.support_fuzzing import LIVELY_TESTS, PATIENT, Told, lively_command
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming
 from tests.support_zig_fake import compile_calls, fake_zig
 from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, write
 

@@ -24,6 +24,7 @@ from tests.support_native import (
     NO_UBSAN,
     build_exe,
     c_executable,
+    code_addresses,
     hand_made_step,
     zig_cc,
 )
@@ -87,19 +88,6 @@ def explain(ours: bytes, theirs: bytes) -> None:
         pairs = enumerate(zip(ours, theirs, strict=False))
         at = next((index for index, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
         pytest.fail(f"byte {at} differs: {len(ours)} bytes of ours, {len(theirs)} of Zig's")
-
-
-def code_addresses(path: Path) -> list[int]:
-    """Addresses in and around the functions of an executable, and all over its code."""
-    with Executable(path) as executable:
-        symbols = list(executable._elf.get_section_by_name(".symtab").iter_symbols())
-        sections = [s for s in executable._sections.values() if s["sh_flags"] & 4]
-        spans = [(s["sh_addr"], s["sh_addr"] + s["sh_size"]) for s in sections]
-    functions = [s for s in symbols if s["st_info"]["type"] == "STT_FUNC" and s["st_value"]]
-    found = {s["st_value"] + step for s in functions for step in range(0, s["st_size"] + 2, 3)}
-    for start, end in spans:
-        found.update(range(start, end, max(1, (end - start) // 300)))
-    return sorted(pc for pc in found if any(start <= pc < end for start, end in spans))
 
 
 def shuffled_pcs(path: Path) -> list[int]:

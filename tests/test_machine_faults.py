@@ -30,8 +30,8 @@ from fuzzserver.zig.wasm import build_wasm_binary
 from tests.projects import FuzzedPair
 from tests.support_fuzzing import lively_command
 from tests.support_puppet import finding
+from tests.support_time import WAIT, eventually
 from tests.support_web import request
-from tests.support_zig_children import WAIT, eventually
 from tests.support_zig_cli import Cli, command, environment, errors, forget_sessions, running
 from tests.support_zig_fake import fake_zig
 from tests.support_zig_runner import runner

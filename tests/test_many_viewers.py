@@ -9,6 +9,7 @@ import pytest
 
 from tests.support_http import ask
 from tests.support_server import ServerProcess
+from tests.support_time import eventually
 from tests.support_viewers import (
     PATIENCE,
     SMALL,
@@ -100,7 +101,7 @@ def test_no_file_descriptors_left(zig_cache: Path) -> None:
     """Who comes then, waits; the server does not spin meanwhile, and goes on when somebody has left."""
     with ServerProcess(zig_cache, files=64) as server:
         connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
-        wait_for_full(server)
+        eventually(lambda: server.resources[1] >= 64, "there are descriptors left")
         cpu, begun = server.cpu, time.monotonic()
         time.sleep(1.0)  # The time is what is tested.
         share = (server.cpu - cpu) / (time.monotonic() - begun)
@@ -113,11 +114,3 @@ def test_no_file_descriptors_left(zig_cache: Path) -> None:
         assert share < 0.2
         assert seconds < 2.0
         assert server.errors == []
-
-
-def wait_for_full(server: ServerProcess) -> None:
-    """Wait until the server has all the file descriptors that it may have."""
-    deadline = time.monotonic() + PATIENCE
-    while server.resources[1] < 64:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

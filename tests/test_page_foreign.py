@@ -10,7 +10,7 @@ from fuzzserver.access import Access
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_browser import PATIENCE, Page
-from tests.test_browser import show, write_seen
+from tests.support_maps import show_pair, write_seen
 
 
 @pytest.fixture(params=[False, True], ids=["open", "with token"])
@@ -32,7 +32,7 @@ def test_zigs_page_works_under_its_policy(
     path = tmp_path / "coverage"
     path.write_bytes(debug_pair.coverage_file.read_bytes())
     step = FuzzRunStep("copied", debug_pair.executable, inputs=debug_pair.step.inputs, coverage_file=path)
-    show(server, step, debug_pair)
+    show_pair(server, step, debug_pair)
     page.open(server.url)
     page.until(lambda: page.text("#statTotalRuns").isdigit(), PATIENCE)
     page.until(lambda: len(page.texts("#entryPointsList a")) == 2)

@@ -1,6 +1,5 @@
 """The user's own browser: with the token, under each of the server's names, and by HTTPS."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from fuzzserver.access import Access
 from fuzzserver.zig.installation import Zig
 from tests.support_browser import Page, chromium
 from tests.support_puppet import Puppet
+from tests.support_tls import make_certificate
 
 WITH_TOKEN = Access(token=True)
 
@@ -163,17 +163,7 @@ def test_the_page_works_under_each_name(page: Page, web_server: WebServer, tmp_p
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Access:
     """A certificate that nobody has signed, with its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", cert),
-            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    cert, key = make_certificate(tmp_path_factory.mktemp("certificate"))
     return Access(token=True, tls_cert=cert, tls_key=key)
 
 

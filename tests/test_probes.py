@@ -18,7 +18,6 @@ from fuzzserver import FuzzRunStep, SourcePath
 from fuzzserver.access import Limits
 from fuzzserver.web import connection as connection_module
 from tests.support_http import (
-    WAIT,
     Response,
     ask,
     connected,
@@ -29,6 +28,7 @@ from tests.support_http import (
 )
 from tests.support_probes import MAX_BODY, PROBES, SMUGGLED, TLS_HELLO, Probe, head, post
 from tests.support_site import CANARY, NOTHING, PAGE, Site, furnished
+from tests.support_time import WAIT
 
 PATIENT = Limits(head_seconds=WAIT, body_seconds=WAIT)
 """With these, a connection that is closed in time is not closed because the time is over."""

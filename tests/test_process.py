@@ -10,7 +10,8 @@ import pytest
 
 from fuzzserver.zig import process
 from fuzzserver.zig.process import ChildGroup, ChildTimeout, PipedChild, describe_exit
-from tests.support_zig_children import WAIT, is_alive, python, wait_until_gone
+from tests.support_time import WAIT
+from tests.support_zig_children import is_alive, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

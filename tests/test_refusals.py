@@ -15,7 +15,6 @@ from fuzzserver.web.server import HttpServer
 from fuzzserver.zig.installation import Zig
 from tests.support_http import (
     UPGRADE,
-    WAIT,
     Response,
     ask,
     connected,
@@ -27,6 +26,7 @@ from tests.support_http import (
 from tests.support_lookalikes import HOSTS, ORIGINS
 from tests.support_probes import head, headers, post
 from tests.support_site import CANARY, NOTHING, PAGE, Site, furnished
+from tests.support_time import WAIT
 from tests.support_zig_fake import fake_zig
 
 SAFETY = {

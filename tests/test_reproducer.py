@@ -13,7 +13,8 @@ from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from tests.support_failures import TESTS, build_repro, test_name
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -26,10 +26,9 @@ from fuzzserver.web.source_files import SourceFolders, folder_of
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
-from tests.support_http import WAIT
+from tests.support_time import WAIT, eventually
 from tests.support_tree import in_time
 from tests.support_web import request
-from tests.support_zig_children import eventually
 
 FINDING = Finding(
     id="3f2a00c0ffee",

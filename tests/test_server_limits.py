@@ -8,7 +8,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from fuzzserver import FuzzRunStep, SourcePath, WebServer
 from fuzzserver.access import Limits
 from fuzzserver.web.server import HttpServer
 from tests.support_http import (
-    WAIT,
     Response,
     ask,
     connected,
@@ -27,17 +26,12 @@ from tests.support_http import (
     reset,
     upgrade_request,
 )
+from tests.support_patience import LATE, PAUSE, SHORT, seconds_until_closed
 from tests.support_probes import head, post
 from tests.support_server import ServerProcess
 from tests.support_site import Site, furnished
-from tests.support_zig_children import eventually
+from tests.support_time import WAIT, eventually
 
-SHORT = 0.5
-"""Seconds of each deadline."""
-LATE = 5.0
-"""Seconds more that a busy machine may take."""
-PAUSE = 0.05
-"""Seconds between two bytes of those who are slow: always in time, each of them."""
 BIG = 24 << 20
 """Bytes of a source: more than the buffers of two sockets hold."""
 
@@ -65,27 +59,6 @@ def serving_threads(server: WebServer) -> list[str]:
     """Those of connections and WebSockets of a server."""
     assert server._http_server is not None
     return [thread.name for thread in server._http_server._connections]
-
-
-def seconds_until_closed(
-    connection: socket.socket, begun: float, send: Callable[[], None]
-) -> tuple[float, bytes]:
-    """How long the server bears with a client that goes on sending; and what it says in the end."""
-    connection.settimeout(PAUSE)
-    received = b""
-    while time.monotonic() < begun + WAIT:
-        try:
-            part = connection.recv(65536)
-        except TimeoutError:
-            with contextlib.suppress(OSError):
-                send()
-            continue
-        except ConnectionResetError:
-            part = b""
-        if not part:
-            return time.monotonic() - begun, received
-        received += part
-    raise AssertionError("the server bears with it for ever")
 
 
 SLOW = {

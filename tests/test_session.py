@@ -33,7 +33,9 @@ from fuzzserver.wire.abi import (
     coverage_file_name,
 )
 from tests.projects import FuzzedPair
-from tests.support_web import raw, viewer, watch
+from tests.support_http import exchange
+from tests.support_time import eventually
+from tests.support_web import viewer, watch
 
 
 @pytest.fixture
@@ -169,14 +171,14 @@ def test_client_that_closes_is_forgotten(web_server: WebServer) -> None:
     with viewer(web_server.port) as connection:
         connection.recv(30)
         assert session_threads()
-    wait_until(lambda: not session_threads())
+    eventually(lambda: not session_threads(), "a session lives on")
 
 
 def test_dead_client_is_noticed(web_server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that answers no ping is dropped, and its thread ends."""
     monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.2)
     connection, _ = handshake(web_server.port)
-    wait_until(lambda: not session_threads())
+    eventually(lambda: not session_threads(), "a session lives on")
     connection.close()
 
 
@@ -214,7 +216,7 @@ def test_protocol_violation_ends_the_session(web_server: WebServer) -> None:
     """An unmasked frame is no WebSocket; nobody else notices."""
     connection, _ = handshake(web_server.port)
     connection.sendall(b"\x81\x05hello")
-    wait_until(lambda: not session_threads())
+    eventually(lambda: not session_threads(), "a session lives on")
     connection.close()
 
 
@@ -232,7 +234,7 @@ def test_bad_handshake_is_refused(web_server: WebServer, headers: str, status: b
     port = web_server.port
     asking = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
     head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{asking}{headers}\r\n"
-    assert raw(port, head.encode("latin-1")).split()[1] == status
+    assert exchange(port, head.encode("latin-1")).split()[1] == status
 
 
 def test_stalled_client_costs_the_others_nothing(web_server: WebServer, debug_pair: FuzzedPair) -> None:
@@ -257,7 +259,7 @@ def test_stalled_client_costs_no_time(
     connection, _ = handshake(web_server.port)
     (thread,) = session_threads()
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     rounds = []
     timeout = web_socket.WebSocket._timeout
     monkeypatch.setattr(web_socket.WebSocket, "_timeout", lambda self: rounds.append(1) or timeout(self))
@@ -274,15 +276,15 @@ def test_client_that_pings_and_does_not_read_costs_no_memory(
     """Of many pings, some are answered when there is room; then it is shown the door."""
     monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     connection, _ = handshake(web_server.port)
     (sending,) = web_server._http_server._sessions
     ping = b"\x89\xfd" + bytes(4) + bytes(125)
     connection.sendall(ping * 90)
-    wait_until(lambda: len(sending._out) == web_socket.MAX_WAITING)
+    eventually(lambda: len(sending._out) == web_socket.MAX_WAITING, "nothing waits")
     assert sum(map(len, sending._out)) < 17 << 20
     connection.sendall(ping * 1000)
-    wait_until(lambda: not session_threads())
+    eventually(lambda: not session_threads(), "a session lives on")
     connection.close()
 
 
@@ -293,7 +295,7 @@ def test_client_that_reads_slowly_is_kept(
     monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.5)
     monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(8 << 20))
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         connection.settimeout(30)
@@ -316,7 +318,7 @@ def test_client_that_only_talks_is_dropped(
     monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.5)
     monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     connection, _ = handshake(web_server.port)
     (thread,) = session_threads()
     deadline = time.monotonic() + 30
@@ -369,14 +371,6 @@ def session_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("ws-")]
 
 
-def wait_until(condition) -> None:
-    """Wait for what has no event of its own."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def handshake(port: int, *early: Ping, receive: bool = True) -> tuple[socket.socket, list[object]]:
     """A client that does nothing by itself; returns the events until the first message."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -402,7 +396,7 @@ def two_targets(web_server: WebServer, debug: FuzzedPair, safe: FuzzedPair) -> N
     """Post the Debug build as a target that came first, and the ReleaseSafe build as another."""
     web_server.post(CoverageMsg(debug.coverage_id, replace(debug.step, key="first")))
     web_server.post(CoverageMsg(safe.coverage_id, replace(safe.step, key="second")))
-    wait_until(lambda: web_server.coverage_files.get(safe.coverage_id))
+    eventually(lambda: web_server.coverage_files.get(safe.coverage_id), "there is no map")
 
 
 def tables_of(web_server: WebServer, pair: FuzzedPair) -> bytes:
@@ -432,7 +426,7 @@ def test_target_that_is_not_there_yet(
 ) -> None:
     """Who waits for a map is told the status, gets nothing of other maps, and the map when it comes."""
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     name = coverage_file_name(safe_pair.coverage_id)
     with viewer(web_server.port, f"/?target={name}", subprotocols=["fuzzserver"]) as connection:
         assert connection.recv(30)[0] == 0
@@ -456,7 +450,7 @@ def test_target_that_is_not_there_yet(
 def test_target_that_is_none(web_server: WebServer, debug_pair: FuzzedPair, target: str) -> None:
     """What names no map gets no coverage: rather nothing than something else than was asked for."""
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     with viewer(web_server.port, f"/?target={target}", subprotocols=["fuzzserver"]) as connection:
         assert connection.recv(30)[0] == 0
         assert json.loads(connection.recv(30))["state"] == "serving"
@@ -475,7 +469,7 @@ def test_page_without_target_follows_the_first(
         assert watch(connection, "source_index").tables == tables_of(web_server, debug_pair)
         # A newer build of another target changes nothing here; one of the first does.
         web_server.post(CoverageMsg(small_pair.coverage_id, replace(small_pair.step, key="second")))
-        wait_until(lambda: web_server.coverage_files.get(small_pair.coverage_id))
+        eventually(lambda: web_server.coverage_files.get(small_pair.coverage_id), "there is no map")
         web_server.post(CoverageMsg(safe_pair.coverage_id, replace(safe_pair.step, key="first")))
         seen = watch(connection, "source_index")
         assert seen.tables == tables_of(web_server, safe_pair)
@@ -571,7 +565,7 @@ def test_slow_client_skips_what_is_gone(
         assert json.loads([connection.recv(30) for _ in range(3)][2])["log"]["whole"] is True
         (sending,) = web_server._http_server._sessions
         web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-        wait_until(lambda: sum(map(len, sending._out)) > 1 << 20)
+        eventually(lambda: sum(map(len, sending._out)) > 1 << 20, "nothing waits")
         for number in range(3 * MAX_ENTRIES):
             web_server.add_log("a", f"line {number}")
         assert sum(map(len, sending._out)) < 20 << 20
@@ -752,7 +746,7 @@ def test_executable_that_is_replaced(web_server: WebServer, debug_pair: FuzzedPa
     executable.write_bytes(debug_pair.executable.read_bytes())
     step = FuzzRunStep("copied", executable, coverage_file=debug_pair.coverage_file)
     web_server.post(CoverageMsg(debug_pair.coverage_id, step))
-    wait_until(lambda: web_server.coverage_files.first())
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     with viewer(web_server.port, **OURS) as connection:
         texts = news(connection)
         assert next(texts)["map"]["replaced"] is False

@@ -20,7 +20,8 @@ from fuzzserver.webserver import WebServer
 from fuzzserver.zig.installation import Zig
 from tests.support_crowd import Crowd
 from tests.support_stops import CODES, PROMISE, Plan, Stops, slowness
-from tests.support_zig_children import WAIT, eventually, is_alive
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import is_alive
 from tests.support_zig_cli import REPOSITORY
 from tests.support_zig_fake import compile_calls, fake_zig
 

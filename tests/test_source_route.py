@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver import CoverageMsg, FuzzRunStep, WebServer
+from fuzzserver import WebServer
 from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.web import map_data
 from fuzzserver.wire.abi import FileIndex, PointsHeader, StringIndex, coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
-from tests.support_native import C_FILES, c_executable, hand_made_step
+from tests.support_maps import number_of, show_map
+from tests.support_native import C_FILES, c_executable, code_addresses, hand_made_step
 from tests.support_web import Answer, request
-from tests.support_zig_children import eventually
-from tests.test_info import code_addresses
 
 BOTH = pytest.mark.parametrize("prefix", ["", "/debug"])
 
@@ -26,24 +25,7 @@ BOTH = pytest.mark.parametrize("prefix", ["", "/debug"])
 @pytest.fixture
 def shown(web_server: WebServer, debug_pair: FuzzedPair) -> CoverageMap:
     """The map of the Debug build."""
-    return show(web_server, debug_pair.step, debug_pair.coverage_id)
-
-
-def show(web_server: WebServer, step: FuzzRunStep, coverage_id: int) -> CoverageMap:
-    """Have a map shown."""
-    web_server.post(CoverageMsg(coverage_id, step))
-    eventually(lambda: web_server.coverage_files.get(coverage_id), "there is no map")
-    found = web_server.coverage_files.get(coverage_id)
-    assert found is not None
-    return found
-
-
-def number_of(coverage_map: CoverageMap, end: str) -> int:
-    """Which file of the tables ends so."""
-    count = coverage_map.coverage.files_len
-    paths = [coverage_map.coverage.file_path(FileIndex(number)) for number in range(count)]
-    (found,) = [number for number, path in enumerate(paths) if path.endswith(end)]
-    return found
+    return show_map(web_server, debug_pair.step, debug_pair.coverage_id)
 
 
 def source(web_server: WebServer, coverage_map: CoverageMap, number: int, prefix: str = "") -> Answer:
@@ -113,7 +95,7 @@ def moving(
     web_server: WebServer, debug_pair: FuzzedPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[CoverageMap, Path]:
     """A map of which file 0 lies where the test may do what it likes."""
-    shown = show(web_server, replace(debug_pair.step, key="moving"), debug_pair.coverage_id)
+    shown = show_map(web_server, replace(debug_pair.step, key="moving"), debug_pair.coverage_id)
     path = tmp_path / "file \xe4.zig"
     monkeypatch.setattr(shown.coverage, "file_path", lambda index: str(path))
     return shown, path
@@ -236,7 +218,7 @@ def test_relative_names(
     folder.mkdir(exist_ok=True)
     executable = c_executable(zig, zig_cache, folder, "-gdwarf-4")
     step = hand_made_step(tmp_path, executable, code_addresses(executable))
-    shown = show(web_server, step, 1)
+    shown = show_map(web_server, step, 1)
     number = number_of(shown, "lib/shared.c")
     assert shown.coverage.file_path(FileIndex(number)) == "lib/shared.c"
     # What has the same name where the server runs is another file.

@@ -22,7 +22,8 @@ from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from tests.support_failures import TESTS, build_failing, test_name
 from tests.support_fuzzing import Told, lively
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming
 from tests.support_zig_runner import runner
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -14,7 +14,8 @@ from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import FoundTests, find_fuzz_tests, test_runner_argv
 from tests.projects import FuzzedPair
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import processes_naming
 from tests.support_zig_runner import runner
 from tests.support_zig_sources import write
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from fuzzserver.fuzz.turns import Turn, Turns
-from tests.support_zig_children import WAIT, eventually
+from tests.support_time import WAIT, eventually
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fuzzserver.fuzz import watch as module
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.watch import SourceWatch
 from fuzzserver.step import FuzzRunStep, SourcePath
-from tests.support_zig_children import WAIT
+from tests.support_time import WAIT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -13,7 +13,8 @@ import pytest
 from fuzzserver.zig import watchdog
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.watchdog import TOKEN_VARIABLE, Watchdog
-from tests.support_zig_children import WAIT, eventually, is_alive, processes_naming, python, wait_until_gone
+from tests.support_time import WAIT, eventually
+from tests.support_zig_children import is_alive, processes_naming, python, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -9,7 +9,6 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +32,9 @@ from fuzzserver.status import Progress
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
-from tests.support_web import raw, request, viewer, watch
+from tests.support_http import exchange
+from tests.support_time import eventually
+from tests.support_web import request, viewer, watch
 
 CACHE_CONTROL = "max-age=0, must-revalidate"
 
@@ -148,23 +149,15 @@ def test_body_of_a_request_is_never_taken_for_a_request(web_server: WebServer) -
     host = b"Host: 127.0.0.1:%d\r\n" % web_server.port
     smuggled = b"GET /smuggled HTTP/1.1\r\n" + host + b"\r\n"
     head = b"GET / HTTP/1.1\r\n" + host + b"Content-Length: %d\r\n\r\n" % len(smuggled)
-    answer = raw(web_server.port, head + smuggled + b"HEAD /style.css HTTP/1.1\r\n" + host + b"\r\n")
+    answer = exchange(web_server.port, head + smuggled + b"HEAD /style.css HTTP/1.1\r\n" + host + b"\r\n")
     assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1 ") == 2
 
 
 def test_nonsense_gets_a_plain_answer(web_server: WebServer) -> None:
     """What is no HTTP gets 400 and no page of the standard library."""
-    answer = raw(web_server.port, b"GET / HTTP/banana\r\n\r\n")
+    answer = exchange(web_server.port, b"GET / HTTP/banana\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"<" not in answer
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what has no event of its own."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def old_request(port: int, path: str) -> bytes:
@@ -178,7 +171,7 @@ def test_http_1_0_client_gets_the_tar_until_the_connection_closes(
     """An old client knows no chunks."""
     (tmp_path / "a.zig").write_text("// a\n")
     web_server.add_step(FuzzRunStep("x", tmp_path, inputs=(SourcePath(str(tmp_path), "a.zig"),)))
-    answer = raw(web_server.port, old_request(web_server.port, "/sources.tar"))
+    answer = exchange(web_server.port, old_request(web_server.port, "/sources.tar"))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head
     assert tarfile.open(fileobj=BytesIO(body)).getnames() == [str(tmp_path / "a.zig")]
@@ -240,7 +233,7 @@ def test_those_who_wait_for_sources_are_not_many(zig: Zig, zig_cache: Path, tmp_
             while b"0\r\n\r\n" not in connection.recv(65536):
                 pass
             connection.close()
-        wait_until(lambda: request(server.port, "/sources.tar").status == 200)
+        eventually(lambda: request(server.port, "/sources.tar").status == 200, "the archive is not let go of")
 
 
 def test_page_files_are_read_at_each_request(zig: Zig, tmp_path: Path) -> None:
@@ -327,7 +320,7 @@ def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) 
     server.start()
     answers = []
     thread = threading.Thread(
-        target=lambda: answers.append(raw(server.port, old_request(server.port, "/main.wasm")))
+        target=lambda: answers.append(exchange(server.port, old_request(server.port, "/main.wasm")))
     )
     thread.start()
     while not server._compile_client._children._children:
@@ -340,7 +333,7 @@ def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) 
 def test_stop_is_no_error_of_a_compile(zig: Zig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Ctrl-C while the page is compiled for the first time is not worth a line."""
     with WebServer(zig=zig, cache_dir=tmp_path) as server:
-        ask = threading.Thread(target=lambda: raw(server.port, old_request(server.port, "/main.wasm")))
+        ask = threading.Thread(target=lambda: exchange(server.port, old_request(server.port, "/main.wasm")))
         ask.start()
         while not server._compile_client._children._children:
             pass
@@ -350,7 +343,7 @@ def test_stop_is_no_error_of_a_compile(zig: Zig, tmp_path: Path, caplog: pytest.
 
 def test_two_slashes_are_another_path_than_one(web_server: WebServer) -> None:
     """The whole target counts, as in Zig's server."""
-    assert raw(web_server.port, old_request(web_server.port, "//")).split()[1] == b"404"
+    assert exchange(web_server.port, old_request(web_server.port, "//")).split()[1] == b"404"
 
 
 def test_error_about_a_path_that_is_no_text(zig: Zig, tmp_path: Path) -> None:

@@ -17,13 +17,12 @@ from fuzzserver.access import Limits
 from fuzzserver.web import web_socket
 from fuzzserver.zig.installation import Zig
 from tests.support_echo import LIMITS, make_echo
-from tests.support_http import exchange, parse_responses, reset
+from tests.support_http import KEY, exchange, parse_responses, reset, upgrade_request
 from tests.support_server import ServerProcess
 from tests.support_sockets import (
     BINARY,
     CLOSE,
     CONTINUATION,
-    KEY,
     PATIENCE,
     PING,
     PONG,
@@ -32,8 +31,8 @@ from tests.support_sockets import (
     RawClient,
     close_payload,
     frame,
-    upgrade,
 )
+from tests.support_time import eventually
 
 AT_ONCE = 1.0
 """Seconds within which abuse must end, on a machine with much else to do. Figures are printed."""
@@ -211,9 +210,9 @@ def test_nothing_counts_after_a_close_frame(echo_port: int) -> None:
 
 def test_frames_right_behind_the_handshake(echo_port: int) -> None:
     """Clients need not wait for the answer before they send; nor must they send a head at once."""
-    with RawClient(echo_port, head=upgrade(echo_port) + frame(TEXT, b"hello")) as client:
+    with RawClient(echo_port, head=upgrade_request(echo_port) + frame(TEXT, b"hello")) as client:
         assert client.frame_with(TEXT).payload == b"hello"
-    assert parse_responses(exchange(echo_port, upgrade(echo_port), bytewise=True))[0].status == 101
+    assert parse_responses(exchange(echo_port, upgrade_request(echo_port), bytewise=True))[0].status == 101
 
 
 def test_frames_do_not_wait_for_each_other(echo_port: int) -> None:
@@ -365,10 +364,11 @@ def test_clients_that_vanish(
 
 def wait_until_gone() -> None:
     """Wait until no connection's thread is left."""
-    deadline = time.monotonic() + PATIENCE
-    while any(thread.name.startswith(("http-", "ws-")) for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, threading.enumerate()
-        time.sleep(0.01)
+    names = ("http-", "ws-")
+    eventually(
+        lambda: not any(thread.name.startswith(names) for thread in threading.enumerate()),
+        "connections are left",
+    )
 
 
 def test_random_frames(process: ServerProcess) -> None:
@@ -401,54 +401,43 @@ def test_random_frames(process: ServerProcess) -> None:
 # ---------------------------------------------------------------------- handshakes
 
 
-def without(*names: str, **changes: str) -> Callable[[int], bytes]:
-    """A handshake without some headers."""
-    return lambda port: upgrade(port, without=names, **changes)
-
-
-def changed(old: bytes, new: bytes) -> Callable[[int], bytes]:
-    """A handshake in which something is replaced."""
-
-    def make(port: int) -> bytes:
-        head = upgrade(port)
-        assert old in head
-        return head.replace(old, new)
-
-    return make
+def handshake(*lines: str, **changes: str) -> Callable[[int], bytes]:
+    """One that is not as it should be."""
+    return lambda port: upgrade_request(port, *lines, **changes)
 
 
 REFUSED: dict[str, tuple[int, Callable[[int], bytes]]] = {
-    "no key": (400, without("sec-websocket-key")),
-    "empty key": (400, without(sec_websocket_key="")),
-    "short key": (400, without(sec_websocket_key="c2hvcnQ=")),
-    "long key": (400, without(sec_websocket_key="c2V2ZW50ZWVuIGJ5dGVzIQ==c2V2")),
-    "key that is no base64": (400, without(sec_websocket_key="!" * 24)),
-    "two keys": (400, changed(b"\r\nsec-", f"\r\nsec-websocket-key: {KEY}\r\nsec-".encode())),
-    "no version": (400, without("sec-websocket-version")),
-    "version 8": (426, without(sec_websocket_version="8")),
-    "version 14": (426, without(sec_websocket_version="14")),
-    "version of words": (426, without(sec_websocket_version="thirteen")),
-    "two versions": (426, changed(b"\r\nsec-", b"\r\nsec-websocket-version: 8\r\nsec-")),
-    "no connection": (400, without("connection")),
-    "connection without upgrade": (400, without(connection="keep-alive")),
-    "subprotocol that is no ASCII": (400, without(sec_websocket_protocol="fuzzs\xebrver")),
-    "extensions that are no ASCII": (400, without(sec_websocket_extensions="permessage-d\xebflate")),
-    "body": (400, lambda port: upgrade(port, content_length="5") + b"hello"),
-    "chunked body": (501, lambda port: upgrade(port, transfer_encoding="chunked") + b"0\r\n\r\n"),
-    "expectation": (417, without(expect="a WebSocket")),
-    "another origin": (403, without(origin="http://example.org")),
-    "another host": (421, without(host="example.org")),
+    "no key": (400, handshake(without="sec-websocket-key")),
+    "empty key": (400, handshake(sec_websocket_key="")),
+    "short key": (400, handshake(sec_websocket_key="c2hvcnQ=")),
+    "long key": (400, handshake(sec_websocket_key="c2V2ZW50ZWVuIGJ5dGVzIQ==c2V2")),
+    "key that is no base64": (400, handshake(sec_websocket_key="!" * 24)),
+    "two keys": (400, handshake(f"Sec-WebSocket-Key: {KEY}")),
+    "no version": (400, handshake(without="sec-websocket-version")),
+    "version 8": (426, handshake(sec_websocket_version="8")),
+    "version 14": (426, handshake(sec_websocket_version="14")),
+    "version of words": (426, handshake(sec_websocket_version="thirteen")),
+    "two versions": (426, handshake("Sec-WebSocket-Version: 8")),
+    "no connection": (400, handshake(without="connection")),
+    "connection without upgrade": (400, handshake(connection="keep-alive")),
+    "subprotocol that is no ASCII": (400, handshake(sec_websocket_protocol="fuzzs\xebrver")),
+    "extensions that are no ASCII": (400, handshake(sec_websocket_extensions="permessage-d\xebflate")),
+    "body": (400, lambda port: upgrade_request(port, content_length="5") + b"hello"),
+    "chunked body": (501, lambda port: upgrade_request(port, transfer_encoding="chunked") + b"0\r\n\r\n"),
+    "expectation": (417, handshake(expect="a WebSocket")),
+    "another origin": (403, handshake(origin="http://example.org")),
+    "another host": (421, handshake(host="example.org")),
 }
 """Handshakes that are none."""
 
 ACCEPTED: dict[str, Callable[[int], bytes]] = {
-    "odd deflate": without(sec_websocket_extensions="permessage-deflate; client_max_window_bits=abc"),
-    "deflate": without(sec_websocket_extensions="permessage-deflate; client_max_window_bits"),
-    "unknown extensions": without(sec_websocket_extensions='x-unheard-of; a="b", another'),
-    "Connection with a list": without(connection="keep-alive, Upgrade"),
-    "capitals": without(upgrade="WebSocket", connection="upgrade"),
-    "unknown subprotocol": without(sec_websocket_protocol="chat, superchat"),
-    "our origin": lambda port: upgrade(port, origin=f"http://127.0.0.1:{port}"),
+    "odd deflate": handshake(sec_websocket_extensions="permessage-deflate; client_max_window_bits=abc"),
+    "deflate": handshake(sec_websocket_extensions="permessage-deflate; client_max_window_bits"),
+    "unknown extensions": handshake(sec_websocket_extensions='x-unheard-of; a="b", another'),
+    "Connection with a list": handshake(connection="keep-alive, Upgrade"),
+    "capitals": handshake(upgrade="WebSocket", connection="upgrade"),
+    "unknown subprotocol": handshake(sec_websocket_protocol="chat, superchat"),
+    "our origin": lambda port: upgrade_request(port, origin=f"http://127.0.0.1:{port}"),
 }
 """Handshakes with things in them that are nothing to us."""
 
@@ -478,7 +467,11 @@ def test_refused_handshakes(
 )
 def test_no_upgrade_is_possible(web_server: WebServer, method: str, version: bytes, status: int) -> None:
     """Not with another method, nor in HTTP/1.0: what is asked for besides is answered."""
-    head = upgrade(web_server.port).replace(b"GET ", method.encode() + b" ").replace(b"/1.1", b"/" + version)
+    head = (
+        upgrade_request(web_server.port)
+        .replace(b"GET ", method.encode() + b" ")
+        .replace(b"/1.1", b"/" + version)
+    )
     (response,) = parse_responses(exchange(web_server.port, head), method)
     assert response.status == status
 
@@ -497,7 +490,7 @@ def test_random_handshakes(web_server: WebServer, caplog: pytest.LogCaptureFixtu
     rng = random.Random(9)
     statuses = set()
     for _ in range(300):
-        head = bytearray(upgrade(web_server.port, sec_websocket_protocol="fuzzserver"))
+        head = bytearray(upgrade_request(web_server.port, sec_websocket_protocol="fuzzserver"))
         for _ in range(rng.randrange(1, 4)):
             position = rng.randrange(head.index(b"\r\n"), len(head) - 4)
             head[position] = rng.randrange(256)
@@ -512,14 +505,15 @@ def test_too_many_viewers(zig: Zig, zig_cache: Path) -> None:
     """Who is one too many is told so, and may come when somebody has left."""
     with WebServer(zig=zig, cache_dir=zig_cache, limits=Limits(viewers=2)) as server:
         with RawClient(server.port), RawClient(server.port) as second:
-            (response,) = parse_responses(exchange(server.port, upgrade(server.port), hang_up=False))
+            (response,) = parse_responses(exchange(server.port, upgrade_request(server.port), hang_up=False))
             assert (response.status, response.closes) == (503, True)
             assert response.value("retry-after") == "1"
             second.conclude(frame(CLOSE))
             second.socket.close()
-            deadline = time.monotonic() + PATIENCE
-            while parse_responses(exchange(server.port, upgrade(server.port)))[0].status == 503:
-                assert time.monotonic() < deadline
+            again = upgrade_request(server.port)
+            eventually(
+                lambda: parse_responses(exchange(server.port, again))[0].status != 503, "there is no room"
+            )
 
 
 # ---------------------------------------------------------------------- silence and stopping

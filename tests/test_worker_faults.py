@@ -21,8 +21,9 @@ from fuzzserver.fuzz.worker import MIB, FuzzTest, Limits, WorkerEnd
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
 from tests.support_native import coverage_bytes
+from tests.support_time import WAIT, eventually
 from tests.support_web import viewer
-from tests.support_zig_children import WAIT, eventually, processes_naming
+from tests.support_zig_children import processes_naming
 from tests.support_zig_runner import runner
 
 GOOD = """

@@ -77,6 +77,8 @@ class WebSocket:
         self._next_look = 0.0
         self._last_heard = self._last_read = self._last_count = time.monotonic()
         self._pinged_at: float | None = None
+        # Whether the ping waits behind something large, for a client that reads slowly but does read.
+        self._ping_waits = False
         self._message_size = 0
         self._allowance = 2 * limits.messages_per_second
         self._stopping = threading.Event()
@@ -170,12 +172,11 @@ class WebSocket:
         if self._out and moment - self._last_read > 2 * PING_INTERVAL:
             raise TimeoutError("client does not read what it is sent")
         if self._pinged_at is not None:
-            # The ping may wait behind something large, for a client that reads slowly but does read.
-            asked = max(self._pinged_at, self._last_read) if self._out else self._pinged_at
+            asked = max(self._pinged_at, self._last_read) if self._ping_waits else self._pinged_at
             if moment - asked > PING_INTERVAL:
                 raise TimeoutError("client did not answer a ping")
         elif moment - self._last_heard > PING_INTERVAL:
-            self._pinged_at = moment
+            self._pinged_at, self._ping_waits = moment, True
             self.send(Ping())
 
     def _flush(self) -> None:
@@ -189,6 +190,8 @@ class WebSocket:
                 self._out[0] = self._out[0][sent:]
             else:
                 self._out.popleft()
+        if self._ping_waits:
+            self._pinged_at, self._ping_waits = time.monotonic(), False
 
     def _receive(self) -> None:
         """Take in all that has come: what TLS has decrypted already, no selector tells of."""

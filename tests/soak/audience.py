@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass, field
 
 from fuzzserver.wire.abi import OwnTag, ToClientTag
-from tests.support_frames import Frames, pong, upgrade_request
+from tests.support_http import upgrade_request
+from tests.support_sockets import BINARY, PING, PONG, Frames, frame
 
 PATIENCE = 60.0
 """Seconds to connect."""
-PING = 9
 UPDATES = (ToClientTag.COVERAGE_UPDATE, OwnTag.COVERAGE_DELTA)
 
 
@@ -103,7 +103,7 @@ class Audience:
     def _connect(self, stay: float) -> None:
         try:
             connection = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
-            connection.sendall(upgrade_request(self._port))
+            connection.sendall(upgrade_request(self._port, sec_websocket_protocol="fuzzserver"))
         except OSError as error:
             self.problems.append(f"cannot connect: {error}")
             self._wanted -= 1
@@ -129,10 +129,10 @@ class Audience:
         moment = time.monotonic()
         if not viewer.frames.upgraded:
             viewer.refusal = data[:200]
-        for opcode, payload in viewer.frames.feed(data):
+        for opcode, payload, _ in viewer.frames.feed(data):
             if opcode == PING:
-                viewer.connection.send(pong(payload))
-            elif opcode == 2 and payload[0] in UPDATES:
+                viewer.connection.send(frame(PONG, payload))
+            elif opcode == BINARY and payload[0] in UPDATES:
                 if viewer.updated:
                     self.gaps.append(moment - viewer.updated)
                     self.updates += 1

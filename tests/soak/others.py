@@ -18,12 +18,12 @@ from tests.support_clients import (
     exercise,
     npm_clients,
 )
+from tests.support_mutation import MAX_GROWTH, WARM_UP, send_mutated
 from tests.support_program import Program
 from tests.support_server import ServerProcess
 from tests.support_stops import PROMISE, Plan, Stop, Stops, plans
 from tests.support_tree import measure_huge_tree, write_huge_tree
-from tests.test_coverage_faults import Watched
-from tests.test_request_fuzz import MAX_GROWTH, WARM_UP, send_mutated
+from tests.support_watched import Watched
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from tests.soak.audience import Audience
 from tests.soak.facts import facts, held
 from tests.soak.row import Row, Settings, none_of, percentile
 from tests.soak.servers import fuzzing
-from tests.support_frames import upgrade_request
+from tests.support_http import upgrade_request
 
 STALLED = 20
 INTERVAL = 0.5
@@ -89,5 +89,5 @@ def _stalled(port: int) -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", port))
-    connection.sendall(upgrade_request(port))
+    connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
     return connection
