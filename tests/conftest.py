@@ -1,6 +1,7 @@
 """Fixtures: the compiler, projects built with it, and running servers."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -13,6 +14,14 @@ from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from tests import support_browser
 from tests.projects import FuzzedPair, fuzz_for_a_moment, write_project
+
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    # Who is started in the background ignores them, and so would the programs that are tested.
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 driver, page = support_browser.driver, support_browser.page
 
