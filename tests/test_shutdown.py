@@ -29,7 +29,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PLANS = {
     "while Python starts": Plan(True, "", 0.02, signal.SIGTERM, None),
-    "while it is imported": Plan(True, "", 0.12, signal.SIGINT, None),
+    # Where Python swallows an exception, as it does in some places of an import, one signal is lost.
+    "while it is imported": Plan(True, "", 0.12, signal.SIGINT, 0.5),
     "at the first compile": Plan(True, "compiling the tests", 0.0, signal.SIGHUP, None),
     "in a compile": Plan(True, "compiling the tests", 1.0, signal.SIGINT, None),
     "in a compile, often": Plan(True, "compiling the tests", 0.4, signal.SIGTERM, 0.05),

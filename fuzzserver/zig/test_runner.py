@@ -110,7 +110,12 @@ class _Conversation:
 
 def _run_tests(children: ChildGroup, child: _Conversation, found: FoundTests, next_test: int) -> int:
     """Run tests from ``next_test`` on; returns the test to go on with in a new process."""
-    metadata = child.ask(client_message(ClientTag.QUERY_TEST_METADATA), ServerTag.TEST_METADATA)
+    try:
+        metadata = child.ask(client_message(ClientTag.QUERY_TEST_METADATA), ServerTag.TEST_METADATA)
+    except TestRunnerError as error:
+        if children.stopped:
+            raise TestRunnerError("was stopped") from error
+        raise
     found.names = TestMetadata.parse(metadata).names
     for index in range(next_test, len(found.names)):
         try:
