@@ -94,7 +94,7 @@ class Frames:
         data = self.rest
         if len(data) < 2:
             return None
-        assert not data[0] & 0x70, "the server sets reserved bits"
+        assert not data[0] & 0x70, f"the server sets reserved bits after {self.head.lower()!r}"
         assert not data[1] & 0x80, "the server masks"
         length, start = data[1], 2
         if length >= 126:
