@@ -9,11 +9,13 @@ from selenium.webdriver.common.keys import Keys
 
 from fuzzserver import WebServer
 from fuzzserver.status import TestStatus
-from tests import support_puppet
+from fuzzserver.wire.abi import ToClientTag
+from tests import support_heard, support_puppet
 from tests.support_browser import Page
+from tests.support_heard import tags
 from tests.support_puppet import Puppet, finding, findings_of
 
-puppet = support_puppet.puppet
+puppet, recorded = support_puppet.puppet, support_heard.recorded
 
 COMPILE_ERROR = "src/main.zig:3:5: error: no such thing\n    thing();\n    ^~~~~"
 UNKNOWN_ID = "0123456789abcdef"
@@ -167,9 +169,10 @@ def test_the_time_since_the_start_goes_on(page: Page, web_server: WebServer) -> 
 
 
 def test_pause_freezes_what_is_shown_and_resume_shows_what_came(
-    page: Page, web_server: WebServer, puppet: Puppet, tmp_path: Path
+    recorded: Page, web_server: WebServer, puppet: Puppet, tmp_path: Path
 ) -> None:
     """Everything at once, and nothing is lost: numbers, marks, log, findings, states."""
+    page = recorded
     store = findings_of(web_server, tmp_path)
     puppet.cover(0, runs=100)
     page.visit(f"{web_server.url}#f1")
@@ -178,15 +181,13 @@ def test_pause_freezes_what_is_shown_and_resume_shows_what_came(
     page.click("#pause")
     page.until(lambda: page.attribute("#pause", "aria-pressed") == "true")
     page.until_text("#status", "Paused")
-    puppet.cover_all(runs=900)
     store.add(finding(1), b"x")
     web_server.set_status("stopped", "")
     web_server.add_log("zig", "a line")
-    web_server.notify()
-    # The page has got it when its wasm has; what it shows has not changed.
-    page.until(
-        lambda: page.script("return import('./wasm.js').then(({wasm}) => Number(wasm.totalRuns()))") == 1000
-    )
+    updates = tags(page).count(ToClientTag.COVERAGE_UPDATE)
+    puppet.cover_all(runs=900)
+    # It has got all of that, and what it shows has not changed.
+    page.until(lambda: tags(page).count(ToClientTag.COVERAGE_UPDATE) > updates)
     page.stays(lambda: page.text("#statTotalRuns") == "100" and page.texts(".mark.missed"))
     assert page.text("#statFindings") == "0"
     page.click("#pause")

@@ -35,7 +35,7 @@ def test_page(zig: Zig, zig_cache: Path, debug_pair: FuzzedPair, fox: FirefoxPag
     try:
         fox.open(server.url)
         fox.until("document.querySelector('#fileScroll')?.innerText.includes('parser.zig')")
-        assert fox.script("document.querySelector('#statTotalRuns').textContent")[:1].isdigit()
+        fox.until("/^[0-9]/.test(document.querySelector('#statTotalRuns').textContent)")
         fox.script("[...document.querySelectorAll('#next a')].find((a) => a.hash.startsWith('#f')).click()")
         fox.until("document.querySelector('#sourceScroll')?.innerText.includes('fn ')")
         fox.until("document.querySelectorAll('#sourceScroll .mark').length > 0")

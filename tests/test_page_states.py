@@ -1,21 +1,27 @@
 """Every empty and every broken state of the page, in a real browser; and coming back from them."""
 
 import os
+import queue
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fuzzserver import WebServer
+from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
 from fuzzserver.errors import FuzzServerError
 from fuzzserver.status import Progress, TestStatus
 from fuzzserver.zig.installation import Zig
 from tests import support_puppet
-from tests.support_browser import Page
+from tests.projects import FuzzedPair
+from tests.support_browser import PATIENCE, Page
+from tests.support_maps import show_pair
 from tests.support_puppet import Puppet, finding, findings_of
+from tests.support_time import eventually
 
 puppet = support_puppet.puppet
 
@@ -73,6 +79,52 @@ def test_a_build_tells_how_far_it_is(page: Page, web_server: WebServer) -> None:
     web_server.set_progress(None)
     web_server.set_status("fuzzing", "")
     page.until_text("#notice", "No coverage yet")
+
+
+TITLES = """
+window.titles = new Set();
+new MutationObserver(() => {
+  const notice = document.getElementById("notice");
+  if (notice !== null && !notice.hidden) titles.add(document.getElementById("noticeTitle").textContent);
+}).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
+"""
+"""Keeps the title of each notice that could be seen, if only for a moment."""
+
+
+def test_tables_on_their_way_are_all_that_is_told(
+    page: Page, web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that is opened meanwhile tells how far they are, and shows the coverage by itself."""
+    steps: queue.Queue[int | None] = queue.Queue()
+
+    def prepare_slowly(*args: Any) -> CoverageMap:
+        *_, progress = args
+        for done in iter(steps.get, None):
+            progress(done, 1000)
+        return prepare_tables(*args)
+
+    monkeypatch.setattr("fuzzserver.coverage.queue.prepare_tables", prepare_slowly)
+    command = "Page.addScriptToEvaluateOnNewDocument"
+    made = page.driver.execute_cdp_cmd(command, {"source": TITLES})
+    try:
+        show_pair(web_server, debug_pair.step, debug_pair)
+        eventually(lambda: web_server.loading is not None, "no tables are on their way")
+        page.open(web_server.url)
+        what = f"Reading the debug info of {debug_pair.step.name}"
+        page.until_text("#noticeProgress", what, timeout=PATIENCE)
+        page.until_text("#status", "")
+        assert page.attribute("#noticeProgress progress", "value") is None
+        for done, part in (250, "25.0 %"), (750, "75.0 %"):
+            steps.put(done)
+            page.until_text("#noticeProgress", what, part)
+        assert not page.is_shown("#overview, #viewCoverage")
+        steps.put(None)
+        page.until_text("#fileScroll", "parser.zig")
+        page.until_hidden("#notice")
+        assert set(page.script("return [...titles]")) <= {"Under way", "Preparing the page"}
+    finally:
+        steps.put(None)
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", made)
 
 
 def test_progress_while_there_is_coverage_is_a_line(
@@ -161,9 +213,8 @@ def test_a_test_that_gets_nowhere_is_told(page: Page, web_server: WebServer, pup
     assert "main.test.b" not in page.text("#nextTests")
 
 
-@pytest.mark.usefixtures("puppet")
 def test_a_compiler_that_fails_can_be_tried_again(
-    page: Page, web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+    page: Page, web_server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page says what the server said, and starts when it works."""
     page.expect("500")
@@ -173,6 +224,7 @@ def test_a_compiler_that_fails_can_be_tried_again(
             raise FuzzServerError("zig has gone\nfor a walk")
 
         patch.setattr("fuzzserver.webserver.build_wasm_binary", fails)
+        Puppet(tmp_path).show(web_server)
         page.open(web_server.url)
         page.until_text("#noticeLog", "zig has gone\nfor a walk")
         page.until_text("#noticeText", "500")

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzzserver import paths
+from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.wasm import build_wasm_binary
 from tests import support_wasm
 from tests.support_wasm import (
     COVERAGE,
@@ -107,6 +109,27 @@ def test_delta_without_a_base(page: Page) -> None:
     page.send(small_map().index())
     assert page.send(delta_message([0], 1.0)) == MALFORMED
     assert page.number("coveredCount") == 0
+
+
+def test_an_interruption(page: Page) -> None:
+    """Without another index all bits, entry points and the whole history come again: nothing is doubled."""
+    page.send(small_map().index(start_timestamp=10**9))
+    page.send(small_map().points([0, 0, 0]))
+    page.call("prepareLines")
+    for _ in range(3):
+        assert page.send(struct.pack("<Bq", 0, 5 * 10**9)) == TIME
+        assert page.send(update_message([0, 2], 3, n_runs=7)) == COVERAGE
+        assert page.send(entry_points_message([1])) == ENTRY_POINTS
+        assert page.send(history_message([(1, 1, 1, 1, 0), (2, 7, 1, 2, 0)])) == HISTORY
+        assert (page.count64("totalRuns"), page.number("coveredCount"), page.call("fuzzedSeconds")) == (
+            7,
+            2,
+            4,
+        )
+        assert (page.number("linesCovered"), page.number("functionsCovered")) == (2, 2)
+        assert (page.number("historyLen"), page.indexes("entryPoints")) == (2, [1])
+    assert page.send(delta_message([1], 5.25)) == COVERAGE
+    assert page.indexes("newlyCovered") == [1]
 
 
 def test_same_index(page: Page) -> None:
@@ -211,6 +234,16 @@ def test_style_sheet(page: Page) -> None:
     text = page.text("styleSheet")
     assert text.startswith((WEB / names[0]).read_text(encoding="utf-8"))
     assert all((WEB / name).read_text(encoding="utf-8") in text for name in names)
+
+
+def test_our_own_page_carries_no_copies(client: ZigCompileClient) -> None:
+    """What our server serves by itself is not in the wasm that it compiles for size."""
+    path = build_wasm_binary(client, paths.lib_dir(), "ReleaseSmall")
+    assert path.stat().st_size < 120_000
+    page = support_wasm.built(client, "ReleaseSmall").start()
+    assert page.number("moduleCount") == 0
+    assert page.text("moduleText", 0) == page.text("styleSheet") == ""
+    assert page.send(small_map().index()) == NEW_INDEX
 
 
 def test_memory_does_not_grow(page: Page) -> None:

@@ -179,7 +179,7 @@ def test_file_without_an_index(page: Page) -> None:
 
 def test_std(zig: Zig, client: ZigCompileClient) -> None:
     """All files of std: the runs of a line are the line, and each location has one mark."""
-    page, rng = support_wasm.built(client, "ReleaseFast").start(), random.Random(1)
+    page, rng = support_wasm.built(client, "ReleaseSmall").start(), random.Random(1)
     n_files = 0
     for path in sorted(zig.lib_dir.joinpath("std").rglob("*.zig")):
         source = path.read_bytes()

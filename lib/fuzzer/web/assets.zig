@@ -1,10 +1,16 @@
 //! The page's scripts and style sheets, for servers that only know main.js and main.wasm, such
 //! as the one in Zig's build runner.
 
+const builtin = @import("builtin");
+
+/// Zig's server compiles for speed. Ours compiles for size, and serves all of this by itself:
+/// then it would only be sent twice.
+const is_carried = builtin.mode != .ReleaseSmall;
+
 pub const Module = struct { name: []const u8, text: []const u8 };
 
 /// All but main.js, each behind those that it imports.
-pub const modules = read(&.{
+pub const modules: []const Module = if (!is_carried) &.{} else &read(&.{
     "bus.js",
     "format.js",
     "dom.js",
@@ -43,7 +49,7 @@ pub const modules = read(&.{
     "app.js",
 });
 
-pub const style_sheet = join(&.{ "style.css", "source.css", "lists.css", "findings.css" });
+pub const style_sheet = if (!is_carried) "" else join(&.{ "style.css", "source.css", "lists.css", "findings.css" });
 
 fn read(comptime names: []const []const u8) [names.len]Module {
     var result: [names.len]Module = undefined;

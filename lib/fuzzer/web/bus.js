@@ -10,7 +10,8 @@ export const state = {
   wantsToken: false,
   // Whether the server speaks our subprotocol; null until one has answered.
   ownServer: null,
-  // What main.wasm holds of the map that is shown.
+  // Whether main.wasm runs, and what it holds of the map that is shown.
+  hasWasm: false,
   hasIndex: false,
   hasCoverage: false,
   hasPoints: false,

@@ -110,7 +110,7 @@ function redrawSoon() {
 }
 
 function hasHistory() {
-  return wasm !== null && wasm.historyLen() > 0;
+  return state.hasWasm && wasm.historyLen() > 0;
 }
 
 function redraw() {

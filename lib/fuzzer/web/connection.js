@@ -30,6 +30,12 @@ let hasText = false;
 let wanted = wantedByAddress();
 // Messages that came before main.wasm was there to read them.
 let queued = [];
+// What the server calls the index that wasm holds, which it then need not send again;
+// null if it is of another map than the one that is wanted, or nobody knows.
+let heldIndex = null;
+// Whether details are to be loaded with the next coverage: for each index, and for each
+// connection, if an earlier one was lost too soon.
+let wantsDetails = true;
 let unknownLogged = false;
 
 export function start() {
@@ -72,6 +78,7 @@ function wantedByAddress() {
 function changeTarget() {
   wanted = wantedByAddress();
   // What wasm holds belongs to another map, until the next index comes.
+  heldIndex = null;
   state.hasIndex = state.hasCoverage = state.hasPoints = false;
   state.sources = null;
   indexTurn += 1;
@@ -90,6 +97,7 @@ function open(withSubprotocol, isSecondTry) {
   turn += 1;
   const url = new URL(wanted === null ? location.pathname : targetHref(wanted), location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  if (withSubprotocol && heldIndex !== null) url.searchParams.set("index", heldIndex);
   if (socket !== null) {
     socket.onmessage = socket.onclose = socket.onopen = null;
     socket.close();
@@ -115,6 +123,7 @@ function onOpen(withSubprotocol) {
   usesSubprotocol = state.ownServer = withSubprotocol;
   retryMs = FIRST_RETRY_MS;
   hasText = false;
+  wantsDetails = true;
   queued = [];
   setConnection("connected");
   // A server that speaks Zig's messages only never says anything in JSON.
@@ -171,10 +180,12 @@ async function probe() {
 function onMessage(event) {
   if (typeof event.data === "string") return onText(event.data);
   const bytes = new Uint8Array(event.data);
-  if (wasm !== null) return onBytes(bytes);
+  // What the server calls its index stands in the text before it.
+  const message = { bytes, time: performance.now(), index: state.server.map?.index ?? null };
+  if (state.hasWasm) return onBytes(message);
   // An index makes worthless what was told of another one.
   if (bytes[0] === SOURCE_INDEX) queued = queued.filter(({ bytes: each }) => each[0] === CURRENT_TIME);
-  queued.push({ bytes, time: performance.now() });
+  queued.push(message);
 }
 
 function onText(text) {
@@ -191,8 +202,11 @@ function onText(text) {
   if (Array.isArray(log?.entries)) emit("log", { whole: log.whole === true, entries: log.entries });
 }
 
-function takeServer(fields) {
+function takeServer(told) {
   const before = state.server;
+  const fields = { ...told, ...inFull(told, before) };
+  delete fields.counts;
+  delete fields.splices;
   // Fields that this server does not send are no longer true.
   const changed = hasText ? fields : { ...absent(before), ...fields };
   state.server = hasText ? { ...before, ...fields } : fields;
@@ -202,19 +216,34 @@ function takeServer(fields) {
   if ("marks" in changed) emit("marks");
 }
 
+// Fields of which only what has changed was told: the runs of each target's tests, and lists
+// that differ from those before in one stretch.
+function inFull({ counts, splices = {} }, before) {
+  const fields = {};
+  if (counts !== undefined) {
+    fields.targets = before.targets.map((target, i) => (
+      { ...target, tests: target.tests.map((test, j) => ({ ...test, n_runs: counts[i][j] })) }
+    ));
+  }
+  for (const [name, [start, removed, items]] of Object.entries(splices)) {
+    fields[name] = [...before[name].slice(0, start), ...items, ...before[name].slice(start + removed)];
+  }
+  return fields;
+}
+
 function absent(fields) {
   return Object.fromEntries(Object.keys(fields).map((name) => [name, undefined]));
 }
 
 function readQueued() {
-  if (wasm === null) return;
+  if (!state.hasWasm) return;
   const messages = queued;
   queued = [];
-  for (const { bytes, time } of messages) onBytes(bytes, time);
+  for (const message of messages) onBytes(message);
 }
 
 // `time`, of performance.now(), is when the message came, which is long ago if wasm had to be compiled first.
-function onBytes(bytes, time = performance.now()) {
+function onBytes({ bytes, time, index }) {
   setClock(time);
   // Zig's messages do not say when; the page's clock has to do.
   wasm.setClock((performance.timeOrigin + time) / 1000);
@@ -229,17 +258,19 @@ function onBytes(bytes, time = performance.now()) {
       if (!unknownLogged) console.warn(`ignored messages with the unknown tag ${bytes[0]}`);
       unknownLogged = true;
       break;
-    case SAME_INDEX: onSameIndex(); break;
-    case NEW_INDEX: onNewIndex(); break;
+    case SAME_INDEX: onSameIndex(index); break;
+    case NEW_INDEX: onNewIndex(index); break;
     case COVERAGE: onCoverage(); break;
     case ENTRY_POINTS: emit("entryPoints"); break;
     case HISTORY: emit("history"); break;
   }
 }
 
-function onNewIndex() {
+function onNewIndex(index) {
+  heldIndex = index;
   state.hasIndex = true;
   state.hasCoverage = state.hasPoints = false;
+  wantsDetails = true;
   indexTurn += 1;
   emit("index");
   // There are no sources before there is an executable, hence not earlier.
@@ -247,18 +278,18 @@ function onNewIndex() {
 }
 
 // The server has started again, or the reader has gone to another map and come back.
-function onSameIndex() {
-  if (!state.hasIndex) return onNewIndex();
+function onSameIndex(index) {
+  if (!state.hasIndex) return onNewIndex(index);
+  heldIndex = index;
   if (state.sources instanceof Error) loadSources();
-  if (state.ownServer && state.hasCoverage && !state.hasPoints) loadDetails();
 }
 
 function onCoverage() {
-  const isFirst = !state.hasCoverage;
   state.hasCoverage = true;
   // A slice's length is its high half.
   emit("coverage", Number(BigInt.asUintN(64, wasm.newlyCovered()) >> 32n));
-  if (isFirst) afterDrawing(loadDetails);
+  if (wantsDetails && !state.hasPoints) afterDrawing(loadDetails);
+  wantsDetails = false;
 }
 
 // ------------------------------------------------------------------ details

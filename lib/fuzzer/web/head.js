@@ -61,7 +61,7 @@ function renderHead() {
 function statusLine() {
   const text = String(state.server.text ?? "").trim();
   if (state.wasmFailure !== null) return "The page could not load.";
-  if (wasm === null) return "Loading WebAssembly, which the server may have to compile first…";
+  if (!state.hasWasm) return "Loading WebAssembly, which the server may have to compile first…";
   if (state.wantsToken) return `${WANTS_TOKEN}.`;
   if (state.connection === "reconnecting") return "The connection is lost. Trying to reconnect…";
   if (state.connection === "connecting") return "Connecting to the server…";

@@ -92,7 +92,7 @@ function wasmNotice() {
     log: state.wasmFailure.log,
     retry: true,
   };
-  if (wasm !== null || isPatient) return null;
+  if (state.hasWasm || isPatient) return null;
   return {
     title: "Preparing the page",
     text: "The server compiles main.wasm, which takes up to half a minute the first time.",
@@ -152,7 +152,7 @@ function progressNotice() {
 }
 
 function coverageNotice() {
-  if (wasm === null || state.connection !== "connected" || isUnknownTarget()) return null;
+  if (!state.hasWasm || state.connection !== "connected" || isUnknownTarget()) return null;
   if (!state.hasIndex) return isPatient ? null : waitingNotice();
   if (wasm.locationCount() === 0) return {
     title: "This executable has no instrumentation",

@@ -194,7 +194,7 @@ function close() {
   loading?.abort();
   loading = null;
   wanted = shown.file = null;
-  if (content === "text") wasm?.closeSource();
+  if (content === "text") wasm.closeSource();
   content = "none";
   rows.setCount(0);
   pointRows.setCount(0);

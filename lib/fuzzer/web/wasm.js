@@ -2,15 +2,15 @@
 
 import { emit, state } from "./bus.js";
 
-// The exports of main.wasm once it runs; null before.
-export let wasm = null;
+// The exports of main.wasm once it runs; empty before.
+export const wasm = {};
 
 // `module` is main.wasm compiled, where the loader has needed it already.
 export async function loadWasm(module = null) {
   state.wasmFailure = null;
   emit("wasm");
   try {
-    if (module !== null) wasm = (await WebAssembly.instantiate(module, IMPORTS)).exports;
+    if (module !== null) run(await WebAssembly.instantiate(module, IMPORTS));
     else await fetchWasm();
   } catch (error) {
     state.wasmFailure = { text: String(error), log: "" };
@@ -21,10 +21,15 @@ export async function loadWasm(module = null) {
 async function fetchWasm() {
   const response = await fetch("main.wasm");
   if (response.ok) {
-    wasm = (await WebAssembly.instantiateStreaming(response, IMPORTS)).instance.exports;
+    run((await WebAssembly.instantiateStreaming(response, IMPORTS)).instance);
   } else {
     state.wasmFailure = { text: `The server answered ${response.status}.`, log: await response.text() };
   }
+}
+
+function run(instance) {
+  Object.assign(wasm, instance.exports);
+  state.hasWasm = true;
 }
 
 // What wasm takes for the time, of performance.now(); null for the real one.
