@@ -3,6 +3,7 @@
 This is the one module that knows every layer, and what a build driver uses.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,15 +15,16 @@ from typing import Any, Self, cast
 from fuzzserver import paths
 from fuzzserver.access import DEFAULT_ACCESS, DEFAULT_LIMITS, Access, Limits
 from fuzzserver.corpus import Corpus
-from fuzzserver.coverage.coverage_map import CoverageMap, debug_info_sources
+from fuzzserver.coverage.coverage_map import CoverageMap
+from fuzzserver.coverage.debug_sources import DebugSources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run, history_run
-from fuzzserver.errors import InputError
+from fuzzserver.errors import FuzzServerError, InputError, Stopped
 from fuzzserver.findings import FindingStore
 from fuzzserver.logbook import Level, LogBook
 from fuzzserver.status import Progress, Status, TargetStatus
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.web.entrance import Entrance
-from fuzzserver.web.routes import Site
+from fuzzserver.web.routes import PAGE_WASM_MODE, Site
 from fuzzserver.web.server import HttpServer
 from fuzzserver.wire.abi import coverage_file_name, coverage_id_of
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -32,11 +34,16 @@ from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
 
 __all__ = ["WebServer"]
 
+log = logging.getLogger(__name__)
+
 _NO_STATUS = Status("waiting", "Waiting for a fuzzer to report its coverage.")
 MAX_PROBLEMS = 10
 """How many problems are shown; the log has all."""
 MAX_MARKS = 500
 """How many marks in a history are shown: the last ones."""
+
+BACKGROUND = 10
+"""How nice a compiler is for whose result nobody waits, as in setpriority(2)."""
 
 BUILD_WAIT = 120.0
 """Seconds that a request for the sources waits for the build that finds out what they are."""
@@ -91,6 +98,10 @@ class WebServer:
             zig or Zig(find_zig()), (cache_dir or paths.default_cache_dir()).absolute()
         )
         self._wasm_builds = SharedBuilds()
+        # Until somebody asks for what they make, compilers give way to fuzzers.
+        self._compile_client.set_nice(BACKGROUND)
+        self._has_map = threading.Event()
+        self._debug_sources = DebugSources()
         self.coverage_files = CoverageFiles()
         self.log_book = LogBook()
         """What the page shows as log; ``add_log`` adds to it."""
@@ -147,7 +158,9 @@ class WebServer:
                 daemon=True,
             ),
             threading.Thread(target=self._http_server.serve_forever, args=(0.1,), name="http", daemon=True),
+            threading.Thread(target=self._build_ahead, name="wasm", daemon=True),
         ]
+        self.coverage_files.watch(self._look_for_map)
         for thread in self._threads:
             thread.start()
 
@@ -302,14 +315,34 @@ class WebServer:
             steps = list(self._fuzz_run_steps)
         found: list[SourcePath] = []
         for step in steps:
-            found += debug_info_sources(step) if step.inputs is None else step.inputs
+            found += self._debug_sources.of(step) if step.inputs is None else step.inputs
         return found
 
     def _build_wasm(self, optimize_mode: str) -> Path:
+        """The page's wasm, for somebody who waits for it."""
+        self._compile_client.set_nice(0)
+        return self._run_build(optimize_mode)
+
+    def _build_ahead(self) -> None:
+        """Have the page's wasm made as soon as there is something to show. *Runs on* the thread ``wasm``."""
+        self._has_map.wait()
+        try:
+            self._run_build(PAGE_WASM_MODE)
+        except Stopped:
+            pass
+        except FuzzServerError as error:  # Whoever asks for it is told, unless it can be made by then.
+            log.info("the page's wasm is not there yet: %s", error)
+
+    def _run_build(self, optimize_mode: str) -> Path:
         mode = cast(OptimizeMode, optimize_mode)
         return self._wasm_builds.run(
             mode, lambda: build_wasm_binary(self._compile_client, self._lib_dir, mode)
         )
+
+    def _look_for_map(self) -> None:
+        if self.coverage_files.first() is not None:
+            self._has_map.set()
+            self.coverage_files.unwatch(self._look_for_map)
 
     def stop(self) -> None:
         """End compiles, connections and threads, and close all files. May be called twice."""
@@ -329,6 +362,7 @@ class WebServer:
         self._compile_client.stop()
         self._msg_queue.close()
         self._stop_history.set()
+        self._has_map.set()
         if self._http_server is not None:
             self._http_server.stop()
         for thread in self._threads:

@@ -254,6 +254,12 @@ CONNECTIONS = (
         "assert time.monotonic() < begun",
     ),
     Defence(
+        "bytes that wait for slow readers",
+        put("web.connection.UNSENT_BYTES", 1 << 30),
+        "test_server_limits.py::test_little_waits_for_a_client_that_does_not_read",
+        "< (512 * ",
+    ),
+    Defence(
         "number of connections",
         limits(connections=NO_LIMIT, head_seconds=FOR_EVER),
         "test_server_limits.py::test_too_many_connections",

@@ -13,6 +13,7 @@ from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.wire.abi import coverage_file_name
 from tests.support_maps import number_of, show_map
 from tests.support_native import code_addresses, hand_made_step
+from tests.support_time import eventually
 from tests.support_zig_fake import fake_zig
 
 CANARY = b"canary-7d1f"
@@ -50,6 +51,11 @@ class Site:
         return f"localhost:{self.port}"
 
 
+def is_building_ahead(server: WebServer) -> bool:
+    """Whether the page's wasm is yet to be made for which nobody has asked."""
+    return any(thread.name == "wasm" and thread.is_alive() for thread in server._threads)
+
+
 @contextmanager
 def furnished(folder: Path, **options: Any) -> Iterator[Site]:
     """A server with a page, sources, a map, a target, a finding and a corpus; ``options`` go to WebServer.
@@ -74,4 +80,5 @@ def furnished(folder: Path, **options: Any) -> Iterator[Site]:
         coverage_map = show_map(server, map_step, 7)
         name = coverage_file_name(7)
         number = number_of(coverage_map, "/canary.c")
+        eventually(lambda: not is_building_ahead(server), "the page's wasm is not built")
         yield Site(server, (*PAGE, *DATA, *MORE, f"/points/{name}", f"/source/{name}/{number}"))

@@ -375,7 +375,7 @@ def test_one_build_at_a_time(tmp_path: Path) -> None:
     with serving(zig, tmp_path) as server:
         answers = Crowd(server, *["/main.wasm", "/debug/main.wasm"] * 3).all()
     assert [(answer.status, answer.body) for answer in answers] == [(200, WASM)] * 6
-    assert {call["argv"][3] for call in compile_calls(zig)} == {"Debug", "ReleaseFast"}
+    assert {call["argv"][3] for call in compile_calls(zig)} == {"Debug", "ReleaseSmall"}
 
 
 def test_one_error_for_all_and_recovery(tmp_path: Path, caplog) -> None:

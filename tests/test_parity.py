@@ -1,23 +1,20 @@
 """Zig's own server and ours, side by side, on the same executable and coverage file."""
 
-import os
-import signal
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.seen_pcs import SeenPcs
-from fuzzserver.errors import InputError
-from fuzzserver.step import FuzzRunStep
 from fuzzserver.webserver import WebServer
+from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
+from fuzzserver.zig.wasm import build_wasm_binary
 from tests.projects import write_project, zig_web_server
 from tests.support_web import Seen, request, viewer, watch
+from tests.support_zig_server import end_fuzzers, find_pair
 
 ROUTES = (
     "/",
@@ -69,47 +66,6 @@ def both(request, zig: Zig, zig_cache: Path, work: Path) -> Iterator[BothServers
         seen_pcs.close()
 
 
-def end_fuzzers(build_pid: int) -> None:
-    """Kill the test processes that Zig's build runner has started, so that the file is at rest."""
-    for child in list(descendants(build_pid)):
-        executable = os.readlink(f"/proc/{child}/exe")
-        if os.path.basename(executable) == "test":
-            os.kill(child, signal.SIGKILL)
-            while state(child) not in "ZX":
-                time.sleep(0.01)
-
-
-def state(pid: int) -> str:
-    """The state letter of a process; X if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return "X"
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """All children, and theirs."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
-def find_pair(project: Path) -> tuple[FuzzRunStep, int]:
-    """The executable and the coverage file that belong together, among all in a project's cache."""
-    cache_root = project / ".zig-cache"
-    newest = sorted((cache_root / "v").iterdir(), key=lambda path: path.stat().st_mtime)[-1]
-    coverage_id = int.from_bytes(bytes.fromhex(newest.name), "little")
-    for executable in (cache_root / "o").glob("*/test"):
-        step = FuzzRunStep("test", executable, cache_root)
-        try:
-            check_inputs(step, coverage_id)
-            return step, coverage_id
-        except InputError:
-            continue
-    raise AssertionError("no executable fits the coverage file")
-
-
 def test_all_messages_are_equal_byte_for_byte(both: BothServers) -> None:
     """Tables, bits and entry points are those of Zig's server, and come in the same order."""
     with viewer(both.ours.port) as connection:
@@ -126,13 +82,24 @@ def test_all_messages_are_equal_byte_for_byte(both: BothServers) -> None:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_routes_are_equal(both: BothServers, path: str) -> None:
-    """Status, content type, cache control and, but for the tar, the body are those of Zig's server."""
+    """Status, content type, cache control and the body are those of Zig's server.
+
+    But for the tar, and for the page's wasm, which we have made small.
+    """
     zig, ours = request(both.zig_port, path), request(both.ours.port, path)
     assert ours.status == zig.status
     for name in ("content-type", "cache-control", "transfer-encoding"):
         assert ours.headers.get(name) == zig.headers.get(name), name
-    if not path.endswith(".tar"):
+    if not path.endswith(".tar") and path != "/main.wasm":
         assert ours.body == zig.body
+
+
+def test_wasm_is_built_alike(both: BothServers, client: ZigCompileClient) -> None:
+    """But for the optimize mode: in that of Zig's server, the page's wasm is that of Zig's server."""
+    path = build_wasm_binary(client, client.zig.lib_dir, "ReleaseFast")
+    wasm = path.read_bytes()
+    assert wasm == request(both.zig_port, "/main.wasm").body
+    assert len(request(both.ours.port, "/main.wasm").body) < len(wasm) / 5
 
 
 def test_placeholders_are_there_in_release_builds(both: BothServers) -> None:

@@ -2,13 +2,17 @@
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import random
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +127,27 @@ def test_slow_readers_are_dropped(quick: Site) -> None:
         for reader in readers:
             with contextlib.suppress(ConnectionResetError):
                 assert len(receive_all(reader)) < BIG
+
+
+def waiting_bytes(connection: socket.socket) -> int:
+    """What the system holds for a client."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def test_little_waits_for_a_client_that_does_not_read(tmp_path: Path) -> None:
+    """The rest stays where it is: with hundreds of such clients, the system would come to a standstill."""
+    with running(tmp_path, PATIENT) as site, connected(site.port) as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.sendall(to(site, head(target="/sources.tar")))
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        assert site.server._http_server is not None
+        (connection,) = site.server._http_server._connections.values()
+        eventually(lambda: waiting_bytes(connection) > 32 * 1024, "nothing is sent")
+        while (held := waiting_bytes(connection)) < 512 * 1024:
+            time.sleep(4 * PAUSE)
+            if waiting_bytes(connection) == held:
+                break
+        assert held < 512 * 1024
 
 
 def test_steady_readers_get_everything(quick: Site) -> None:
@@ -368,7 +393,10 @@ def test_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     unhandled = []
     monkeypatch.setattr(threading, "excepthook", unhandled.append)
     caplog.set_level(logging.DEBUG)
-    with running(tmp_path, PATIENT) as site:
+    # Who is told to come again has nothing more to read, and would wait for it.
+    with running(tmp_path, replace(PATIENT, archives=1000)) as site:
+        assert ask(site.port, "/sources.tar").status == 200  # From now on, it is kept in a file.
+        eventually(lambda: not serving_threads(site.server), "connections are left")
         threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
         caplog.clear()
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver import paths
+from fuzzserver import freshness, paths
 from fuzzserver.errors import CompileErrors
+from fuzzserver.freshness import Stamps, stamp_of
+from fuzzserver.zig import compile_client
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
@@ -67,13 +69,40 @@ def test_unchanged_sources_start_no_compiler(zig: Zig, zig_cache: Path, tmp_path
     assert [compiles(), compiles()] == [3, 3]
 
 
+def test_library_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is our own is looked at each time; the compiler's nine hundred files once in a while."""
+    own, library = tmp_path / "own", tmp_path / "library"
+    looked: list[str] = []
+    monkeypatch.setattr(freshness, "stamp_of", lambda path: looked.append(path) or stamp_of(path))
+
+    def known() -> compile_client._Known:
+        own.write_text("a")
+        library.write_text("a")
+        stamps = [Stamps.of([str(path)]) for path in (own, library)]
+        assert stamps[0] is not None and stamps[1] is not None
+        result = compile_client.CompileResult(tmp_path, tmp_path, False, ())
+        return compile_client._Known(result, stamps[0], stamps[1])
+
+    for interval, seen in ((1000.0, True), (0.0, False)):
+        monkeypatch.setattr(compile_client, "LIBRARY_INTERVAL", interval)
+        one = known()
+        looked.clear()
+        assert [one.is_current() for _ in range(4)] == [True] * 4
+        assert looked.count(str(own)) == 4
+        assert looked.count(str(library)) == (1 if seen else 4)
+        library.write_text("another")
+        assert one.is_current() == seen
+        own.write_text("another")
+        assert not one.is_current()
+
+
 def test_lib_dir_without_a_page(client: ZigCompileClient, tmp_path) -> None:
     """A folder without main.zig is an error of the compiler, with the path."""
     with pytest.raises(CompileErrors, match=r"main\.zig"):
         build_wasm_binary(client, tmp_path, "Debug")
 
 
-@pytest.mark.parametrize("optimize_mode", ["ReleaseFast", "Debug"])
+@pytest.mark.parametrize("optimize_mode", ["ReleaseFast", "ReleaseSmall", "Debug"])
 def test_command(tmp_path, caplog, optimize_mode) -> None:
     """The command line is the one of ``buildWasmBinary`` in Zig 0.14, word for word."""
     zig = fake_zig(tmp_path / "bin")

@@ -29,6 +29,7 @@ from fuzzserver.access import Limits
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.status import Progress
+from fuzzserver.web.bundle import Bundle
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
@@ -50,7 +51,10 @@ def test_all_scripts_and_style_sheets_of_the_page(web_server: WebServer, prefix:
     for name in names:
         answer = request(web_server.port, f"{prefix}/{name}")
         if name.endswith((".js", ".css")):
-            assert (answer.status, answer.body) == (200, (PAGE / name).read_bytes())
+            content = (PAGE / name).read_bytes()
+            if (prefix, name) == ("", "app.js"):
+                content = Bundle(PAGE, name).content()
+            assert (answer.status, answer.body) == (200, content)
             kind = "text/css" if name.endswith(".css") else "application/javascript"
             assert answer.headers["content-type"] == kind
             assert answer.headers["cache-control"] == CACHE_CONTROL
@@ -455,7 +459,10 @@ def test_map(web_server: WebServer, debug_pair: FuzzedPair) -> None:
     """What the map is one of, and that the executable is still the same."""
     wait_for_map(web_server, debug_pair)
     shown = details(web_server, debug_pair)["map"]
+    coverage_map = web_server.coverage_files.get(debug_pair.coverage_id)
+    assert coverage_map is not None
     assert shown == {
+        "index": coverage_map.index_id,
         "executable": str(debug_pair.executable),
         "executable_time": pytest.approx(debug_pair.executable.stat().st_mtime),
         "replaced": False,

@@ -1,10 +1,10 @@
 """HTTP and WebSocket. Nothing in here starts a compiler: it is handed a ``build_wasm`` callable.
 
-* ``sources_tar`` -- the source files as one stream
-* ``answer``, ``fuzz_data``, ``map_data`` -- answers about what was found, and about one coverage map
-* ``news`` -- what a client that speaks our subprotocol has not been told yet
-* ``session`` -- one WebSocket client
-* ``server`` -- connections, routes, and what they serve
+* ``head``, ``gate``, ``handshake`` -- what is asked for, by whom
+* ``routes``, ``bundle``, ``fuzz_data``, ``map_data``, ``sources_tar``, ``kept_sources`` -- what is answered
+* ``connection``, ``body``, ``server`` -- connections, their threads and limits
+* ``session``, ``news``, ``frames`` -- what viewers are sent
+* ``hub``, ``web_socket`` -- how it gets to them
 """
 
 __all__: list[str] = []

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
-__all__ = ["Answer", "Archive", "etag_of"]
+__all__ = ["Answer", "Archive", "Sink", "etag_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,22 @@ class Answer:
     """Of the content, if it is known already."""
 
 
+class Sink(Protocol):
+    """Where an archive goes, piece by piece."""
+
+    def write(self, data: bytes) -> object:
+        """Send some bytes."""
+
+    def send_file(self, file: int, size: int) -> None:
+        """Send the first ``size`` bytes of an open file, which stays as it is meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
     """A tar, made while it is sent. It may be large, and what goes into it may take time to find out."""
 
-    write_to: Callable[[Callable[[bytes], object]], None]
-    """Hands all of it, piece by piece, to a function."""
+    write_to: Callable[[Sink], None]
+    """Sends all of it."""
     headers: tuple[tuple[str, str], ...] = ()
 
 

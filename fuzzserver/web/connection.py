@@ -15,6 +15,7 @@ from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
 from fuzzserver.web.answer import Answer, Archive, etag_of
+from fuzzserver.web.body import Body, send_all
 from fuzzserver.web.handshake import read_handshake
 from fuzzserver.web.head import BadRequest, HeadBuffer, NotHttp, RequestHead
 from fuzzserver.web.response import Policy, response_head
@@ -29,7 +30,8 @@ __all__ = ["OVERLOADED", "Connection"]
 log = logging.getLogger(__name__)
 
 READ_BYTES = 16 * 1024
-WRITE_BYTES = 64 * 1024
+UNSENT_BYTES = 128 * 1024
+"""Bytes that wait in the system until the client has room for them."""
 MAX_BODY = 64 * 1024
 """Bytes of a body that is read, and dropped: nobody has anything to send."""
 LINGER = 0.5
@@ -70,6 +72,9 @@ class Connection(BaseRequestHandler):
         """Before the first byte."""
         with contextlib.suppress(OSError):
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            # Else the system takes in megabytes for each slow reader, which looks as if they were read: for
+            # hundreds, it comes to a standstill.
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._limits = self.server.limits
         self._buffer = HeadBuffer()
         # The last request had it all, and another one may follow.
@@ -198,14 +203,7 @@ class Connection(BaseRequestHandler):
         return Policy.OWN_PAGE if self.server.routes.site.own_page else Policy.FOREIGN_PAGE
 
     def _write(self, head: bytes, body: bytes = b"") -> None:
-        """Each piece must leave in time: a client that reads a byte a second would hold us for ever.
-
-        The body is not copied as a whole: it may be large, and many may be sent it at once.
-        """
-        self.request.settimeout(self._limits.write_seconds)
-        self.request.sendall(head + body[:WRITE_BYTES])
-        for begin in range(WRITE_BYTES, len(body), WRITE_BYTES):
-            self.request.sendall(memoryview(body)[begin : begin + WRITE_BYTES])
+        send_all(self.request, self._limits.write_seconds, head, body)
 
     def _send_archive(self, archive: Archive, head: RequestHead) -> None:
         with self.server.archives.take() as taken:
@@ -220,15 +218,9 @@ class Connection(BaseRequestHandler):
                 headers.append(("connection", "close"))
             self._write(response_head(HTTPStatus.OK, headers, Policy.DATA))
             if not self._is_head:
-                archive.write_to(self._write_chunk if chunked else self._write_body)
-                if chunked:
-                    self._write(b"0\r\n\r\n")
-
-    def _write_chunk(self, data: bytes) -> None:
-        self._write(b"%x\r\n" % len(data), data + b"\r\n")
-
-    def _write_body(self, data: bytes) -> None:
-        self._write(b"", data)
+                body = Body(self.request, self._limits.write_seconds, chunked)
+                archive.write_to(body)
+                body.end()
 
     def _linger(self) -> None:
         """Let the client read what it was sent before the socket is closed."""
@@ -248,17 +240,16 @@ class Connection(BaseRequestHandler):
             if not taken:
                 self._send(_BUSY)
                 return
-            conversation = self.server.conversation(handshake.target, handshake.subprotocol is not None)
             try:
-                web_socket = WebSocket(self.request, handshake.protocol, conversation, self._limits)
+                web_socket = WebSocket(self.request, handshake.protocol, self._limits, self.server.hear)
             except OSError as error:
                 self.server.sparse_log(logging.WARNING, "cannot serve a viewer: %s", error.strerror)
                 self._send(_BUSY)
                 return
-            web_socket.send(handshake.acceptance())
+            web_socket.accept(handshake.acceptance())
             thread = threading.current_thread()
             thread.name = thread.name.replace("http-", "ws-")
-            with self.server.session(web_socket):
+            with self.server.session(web_socket, handshake.told()):
                 web_socket.run(self._buffer.rest)
 
     def _refuse_web_socket(self, head: RequestHead) -> None:

@@ -19,13 +19,12 @@ import re
 import tarfile
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fuzzserver.corpus import Corpus
 from fuzzserver.errors import InputError
 from fuzzserver.findings import FindingStore
-from fuzzserver.web.answer import Answer, Archive
+from fuzzserver.web.answer import Answer, Archive, Sink
 
 __all__ = ["FuzzSite", "fuzz_data"]
 
@@ -113,9 +112,8 @@ def _corpus_tar(site: FuzzSite, index: str) -> Archive | None:
     return Archive(partial(_write_corpus, corpus), (_as_download(f"corpus-{index}.tar"),))
 
 
-def _write_corpus(corpus: Corpus, write: Callable[[bytes], object]) -> None:
-    # All that tarfile wants of a stream is where to write to.
-    stream: Any = SimpleNamespace(write=write)
+def _write_corpus(corpus: Corpus, sink: Sink) -> None:
+    stream: Any = sink  # All that tarfile wants of a stream is that it can be written to.
     with tarfile.open(fileobj=stream, mode="w|", bufsize=TAR_BUFFER) as tar:
         for each in corpus.inputs():
             try:

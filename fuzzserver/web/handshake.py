@@ -9,12 +9,15 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
 from fuzzserver.web.head import RequestHead
-from fuzzserver.web.session import SUBPROTOCOL
+from fuzzserver.web.session import Told
 from fuzzserver.wire.abi import coverage_id_of
 
 __all__ = ["Handshake", "read_handshake"]
 
 log = logging.getLogger(__name__)
+
+SUBPROTOCOL = "fuzzserver"
+"""A client that asks for it gets what goes on as JSON text, and messages that Zig's page does not know."""
 
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 """16 bytes, as base64."""
@@ -30,10 +33,16 @@ class Handshake:
     """Ours, if the client speaks it."""
     target: int | None
     """The coverage id that ``?target=`` names; -1, which no map has, if it is none."""
+    index_id: str | None
+    """What ``?index=`` names: the index that the client has kept from an earlier connection."""
 
     def acceptance(self) -> AcceptConnection:
         """The answer."""
         return AcceptConnection(subprotocol=self.subprotocol)
+
+    def told(self) -> Told:
+        """What the client was told before it came."""
+        return Told(self.target, self.subprotocol is not None, self.index_id)
 
 
 def read_handshake(head: RequestHead) -> Handshake | None:
@@ -54,11 +63,12 @@ def read_handshake(head: RequestHead) -> Handshake | None:
         return None
     assert isinstance(request, Request)
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
-    return Handshake(protocol, subprotocol, _target(head.query))
+    query = parse_qs(head.query, keep_blank_values=True)
+    return Handshake(protocol, subprotocol, _target(query), query.get("index", [None])[-1])
 
 
-def _target(query: str) -> int | None:
-    values = parse_qs(query, keep_blank_values=True).get("target")
+def _target(query: dict[str, list[str]]) -> int | None:
+    values = query.get("target")
     if not values:
         return None
     coverage_id = coverage_id_of(values[-1])

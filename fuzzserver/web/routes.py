@@ -19,16 +19,18 @@ from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
 from fuzzserver.files import read_regular
 from fuzzserver.findings import FindingStore
+from fuzzserver.freshness import SETTLED_NS, Stamp, stamp_of
 from fuzzserver.logbook import LogBook
 from fuzzserver.step import SourcePath
 from fuzzserver.web.answer import Answer, Archive, etag_of
+from fuzzserver.web.bundle import Bundle
 from fuzzserver.web.fuzz_data import fuzz_data
 from fuzzserver.web.gate import PAGE_PATHS
+from fuzzserver.web.kept_sources import KeptSources
 from fuzzserver.web.limits import SparseLog
 from fuzzserver.web.map_data import MapData
-from fuzzserver.web.sources_tar import write_sources_tar
 
-__all__ = ["CACHE_CONTROL", "Routes", "Site"]
+__all__ = ["CACHE_CONTROL", "PAGE_WASM_MODE", "Routes", "Site"]
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +39,14 @@ CACHE_CONTROL = ("cache-control", "max-age=0, must-revalidate")
 MAX_FILE = 64 << 20
 """Bytes of a file of the page, its wasm above all."""
 
-SETTLED_NS = 2_000_000_000
-"""Nanoseconds after which a change of a file is sure to change its times."""
-
 SCRIPTS = ("/main.js", "/debug/main.js")
 """What every page has. Ours has more files, which are served by their names."""
 PAGE_FILE = re.compile(r"(?:/debug)?/([a-z_]+\.(?:js|css))")
-WASM = {"/main.wasm": "ReleaseFast", "/debug/main.wasm": "Debug"}
+BUNDLE = "app.js"
+"""The module of our page that needs all others. Below ``/debug``, each comes as it is."""
+PAGE_WASM_MODE = "ReleaseSmall"
+"""Zig's server has it compiled for speed, and it takes many times as long to load."""
+WASM = {"/main.wasm": PAGE_WASM_MODE, "/debug/main.wasm": "Debug"}
 SOURCES = ("/sources.tar", "/debug/sources.tar")
 
 
@@ -56,7 +59,7 @@ class Site:
     own_page: bool
     """Whether that is our page. Others may do what we forbid ours."""
     build_wasm: Callable[[str], Path]
-    """Builds the page's wasm in an optimize mode, ``Debug`` or ``ReleaseFast``."""
+    """Builds the page's wasm in an optimize mode, ``Debug`` or ``ReleaseSmall``."""
     sources: Callable[[], list[SourcePath]]
     coverage_files: CoverageFiles
     now: Callable[[], int]
@@ -78,9 +81,15 @@ class Routes:
         self._page_folder = site.lib_dir / "fuzzer" / "web"
         self._sparse_log = SparseLog(log)
         self._map_data = MapData(site.coverage_files)
+        self._kept_sources = KeptSources(site.sources)
+        self._bundle = Bundle(self._page_folder, BUNDLE)
         # Guards ``_files``: what the files of the page hold, and of which version of them.
         self._lock = threading.Lock()
-        self._files: dict[str, tuple[tuple[int, ...], Answer]] = {}
+        self._files: dict[str, tuple[Stamp, Answer]] = {}
+
+    def close(self) -> None:
+        """Remove what is kept, when nobody asks any more."""
+        self._kept_sources.close()
 
     def answer(self, path: str, query: str) -> Answer | Archive:
         """The answer to a GET. Whatever goes wrong is an answer, too."""
@@ -104,12 +113,14 @@ class Routes:
             return self._page_file("index.html", "text/html")
         if path in SCRIPTS:
             return self._page_file("main.js", "application/javascript")
+        if path == f"/{BUNDLE}" and self.site.own_page:
+            return self._joined_scripts()
         if (match := PAGE_FILE.fullmatch(path)) is not None:
             return self._further_page_file(match[1])
         if path in WASM:
             return self._file(self.site.build_wasm(WASM[path]), "application/wasm")
         if path in SOURCES:
-            return Archive(lambda write: write_sources_tar(self.site.sources(), write))
+            return Archive(self._kept_sources.write_to)
         path = path.removeprefix("/debug")
         return fuzz_data(self.site, path) or self._map_data.answer(path)
 
@@ -122,14 +133,20 @@ class Routes:
             return None
         return self._page_file(name, "text/css" if name.endswith(".css") else "application/javascript")
 
+    def _joined_scripts(self) -> Answer:
+        try:
+            return Answer("application/javascript", self._bundle.content(), is_page=True)
+        except OSError as error:
+            raise FuzzServerError(f"failed to read '{error.filename}': {error.strerror}") from error
+
     def _file(self, path: Path, content_type: str) -> Answer:
         """Read anew when it has changed, so that an edit of the page shows on reload."""
+        stamp = stamp_of(path)
+        with self._lock:
+            known = self._files.get(path.name)
+        if known is not None and known[0] == stamp:
+            return known[1]
         try:
-            version = _version(path)
-            with self._lock:
-                known = self._files.get(path.name)
-            if known is not None and known[0] == version:
-                return known[1]
             content = read_regular(path, MAX_FILE)
         except FileNotFoundError:
             raise FuzzServerError(f"failed to read '{path}': no such file") from None
@@ -137,13 +154,7 @@ class Routes:
             raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error
         answer = Answer(content_type, content, is_page=True, etag=etag_of(content))
         # A file that was written a moment ago may be written again without a change of its times.
-        if time.time_ns() - version[-1] > SETTLED_NS:
+        if stamp is not None and stamp[-1] < time.time_ns() - SETTLED_NS:
             with self._lock:
-                self._files[path.name] = version, answer
+                self._files[path.name] = stamp, answer
         return answer
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """Another one for another content, if the last of it, the time of the last change, is long ago."""
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

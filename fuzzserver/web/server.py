@@ -1,6 +1,7 @@
 """The HTTP server: accepts connections, so many and no more, and ends them (Zig: ``accept``).
 
-*Runs on* the thread ``http``, and one thread for each connection. *Takes* a ``Site``. *Gives* connections.
+*Runs on* the thread ``http``, and one thread for each connection; the thread ``hub`` tells viewers what is
+new. *Takes* a ``Site``. *Gives* connections.
 """
 
 import contextlib
@@ -16,16 +17,16 @@ from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from typing import Any
 
+from wsproto.events import BytesMessage, TextMessage
+
 from fuzzserver.access import Limits
-from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.web.connection import OVERLOADED, Connection
 from fuzzserver.web.entrance import Entrance
+from fuzzserver.web.hub import Hub
 from fuzzserver.web.limits import Places, SparseLog
-from fuzzserver.web.news import Bulletin, News, make_bulletin
 from fuzzserver.web.routes import Routes, Site
-from fuzzserver.web.session import Session
-from fuzzserver.web.shared import Shared
-from fuzzserver.web.web_socket import Conversation, WebSocket
+from fuzzserver.web.session import Told
+from fuzzserver.web.web_socket import WebSocket
 
 __all__ = ["HttpServer"]
 
@@ -55,9 +56,8 @@ class HttpServer(ThreadingHTTPServer):
         self.viewers = Places(limits.viewers)
         self.archives = Places(limits.archives)
         self.sparse_log = SparseLog(log)
-        version = lambda: site.coverage_files.version  # noqa: E731
-        self._read = Shared(CoverageMap.read, version)
-        self._shared_bulletin = Shared(self._make_bulletin, version)
+        self.hub = Hub(site)
+        self._hub_thread = threading.Thread(target=self.hub.run, name="hub", daemon=True)
         self._tls = entrance.tls
         # Guards ``_connections``, ``_sessions`` and ``_stopping``.
         self._lock = threading.Lock()
@@ -67,6 +67,7 @@ class HttpServer(ThreadingHTTPServer):
         self._accepted = 0
         super().__init__(entrance.address, Connection)
         self.gate = entrance.gate(self.bound)
+        self._hub_thread.start()
 
     def server_bind(self) -> None:
         """Bind without asking the resolver for our own name, which may take seconds."""
@@ -159,34 +160,21 @@ class HttpServer(ThreadingHTTPServer):
         else:
             log.exception("connection of %s failed", client_address)
 
-    def conversation(self, target: int | None, with_news: bool) -> Conversation:
-        """What is said to a client that asked for a WebSocket: ``target`` as in ``Session``."""
-        site = self.routes.site
-        news = News(self._bulletin, site.log_book) if with_news else None
-        return Session(
-            coverage_files=site.coverage_files, read=self._read, now=site.now, target=target, news=news
-        )
-
-    def _bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
-        return self._make_bulletin(None) if coverage_map is None else self._shared_bulletin(coverage_map)
-
-    def _make_bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
-        site = self.routes.site
-        return make_bulletin(site.status(), site.details(coverage_map), coverage_map)
+    def hear(self, web_socket: WebSocket, message: TextMessage | BytesMessage) -> None:
+        """Viewers have nothing to say: what they send is dropped."""
 
     @contextlib.contextmanager
-    def session(self, web_socket: WebSocket) -> Iterator[None]:
-        """Register a WebSocket for the time that it runs."""
-        coverage_files = self.routes.site.coverage_files
+    def session(self, web_socket: WebSocket, told: Told) -> Iterator[None]:
+        """Tell a viewer what is new, for the time that its WebSocket runs."""
         with self._lock:
             self._sessions.add(web_socket)
             if self._stopping:
                 web_socket.stop()
-        coverage_files.watch(web_socket.wake)
+        self.hub.join(web_socket, told)
         try:
             yield
         finally:
-            coverage_files.unwatch(web_socket.wake)
+            self.hub.leave(web_socket)
             with self._lock:
                 self._sessions.discard(web_socket)
 
@@ -195,6 +183,8 @@ class HttpServer(ThreadingHTTPServer):
         deadline = time.monotonic() + STOP_SECONDS
         self.shutdown()
         self.server_close()
+        self.hub.stop()
+        self._hub_thread.join(STOP_SECONDS / 2)  # The last status says why.
         with self._lock:
             self._stopping = True
             for web_socket in self._sessions:
@@ -210,6 +200,7 @@ class HttpServer(ThreadingHTTPServer):
             self._wake(thread)
         for thread in threads:
             thread.join(max(0.0, deadline + 0.5 - time.monotonic()))
+        self.routes.close()
 
     def _wake(self, thread: threading.Thread) -> None:
         with self._lock:

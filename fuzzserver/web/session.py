@@ -1,13 +1,12 @@
-"""What one viewer was sent, and what it must be sent next (Zig: ``serveWebSocket``).
+"""What a viewer was sent, and what it must be sent next (Zig: ``serveWebSocket``, ``sendUpdate``).
 
-*Runs on* the client's connection thread. *Takes* the coverage files and news of what goes on.
-*Gives* messages: a new update is made when the last one has left, of what is newest then.
+*Runs on* the thread ``hub``. *Takes* a site: coverage files and what goes on. *Gives* speeches: the bytes
+between what a viewer was told and how things are. Most viewers were told the same, and are told the same
+next: such a speech is made once, however many they are.
 """
 
 import time
-from collections.abc import Callable
-
-from wsproto.events import BytesMessage, TextMessage
+from typing import NamedTuple
 
 from fuzzserver.coverage.coverage_map import (
     CoverageMap,
@@ -15,99 +14,137 @@ from fuzzserver.coverage.coverage_map import (
     coverage_update_message,
 )
 from fuzzserver.coverage.history import Cursor
-from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
-from fuzzserver.web.news import News
-from fuzzserver.web.web_socket import WebSocket
+from fuzzserver.web.frames import Frames
+from fuzzserver.web.news import Bulletin, make_bulletin, news_texts
+from fuzzserver.web.routes import Site
 from fuzzserver.wire.abi import CoverageDeltaHeader, CurrentTime
 
-__all__ = ["SUBPROTOCOL", "Session"]
-
-SUBPROTOCOL = "fuzzserver"
-"""A client that asks for it gets what goes on as JSON text, and messages that Zig's page does not know."""
-
-UPDATE_INTERVAL = 0.5
-"""Seconds between two looks at the coverage file, as in Zig."""
+__all__ = ["Moment", "Speech", "Told"]
 
 
-class Session:
-    """The conversation with one viewer, in which it only listens."""
+class Told(NamedTuple):
+    """What one viewer was told. Those who were told the same are equal."""
 
-    def __init__(
-        self,
-        *,
-        coverage_files: CoverageFiles,
-        read: Callable[[CoverageMap], SeenPcsSnapshot],
-        now: Callable[[], int],
-        target: int | None,
-        news: News | None,
-    ) -> None:
-        """Args:
-        read: gives how far the coverage of a map is.
-        target: the coverage id of the map to send; None for the first target's newest one.
-        news: what goes on; None for clients that know nothing beyond Zig's messages.
-        """
-        self._coverage_files = coverage_files
-        self._read = read
-        self._now = now
-        self._target = target
-        self._news = news
-        # What the client has seen.
-        self._greeted = False
-        self._sent_map: CoverageMap | None = None
-        self._sent_snapshot: SeenPcsSnapshot | None = None
-        self._sent_entry_points: tuple[int, ...] = ()
-        self._sent_history: Cursor | None = None
+    target: int | None
+    """The coverage id of the map that it wants; None for the first target's newest one."""
+    is_ours: bool
+    """Whether it knows more than Zig's messages."""
+    index_id: str | None = None
+    """The index that it has kept from an earlier connection."""
+    greeted: bool = False
+    coverage_map: CoverageMap | None = None
+    snapshot: SeenPcsSnapshot | None = None
+    entry_points: tuple[int, ...] = ()
+    history: Cursor | None = None
+    bulletin: Bulletin | None = None
+    log_seq: int | None = None
 
-    def hear(self, web_socket: WebSocket, message: TextMessage | BytesMessage) -> None:
-        """Viewers have nothing to say: what they send is dropped."""
 
-    def speak(self, web_socket: WebSocket) -> float:
-        """Send what the client has not seen yet, in the order that Zig's page relies on."""
-        next_look = time.monotonic() + UPDATE_INTERVAL
-        if not self._greeted:
-            self._greeted = True
-            web_socket.send(BytesMessage(CurrentTime(self._now()).serialize()))
-        coverage_map = self._wanted_map()
-        if self._news is not None:
-            for text in self._news.texts(coverage_map):
-                web_socket.send(TextMessage(text))
+class Speech(NamedTuple):
+    """What to send, and what is told by that."""
+
+    data: list[bytes | memoryview]
+    """Whole frames, in few pieces; none if there is nothing to say."""
+    told: Told
+
+
+class Moment:
+    """How things are now, looked at once for all viewers."""
+
+    def __init__(self, site: Site, before: "Moment | None" = None) -> None:
+        """``before``: what has not changed since then is the same object, so that viewers stay equal."""
+        self._site = site
+        self._time = time.time()
+        self._snapshots: dict[CoverageMap, SeenPcsSnapshot] = {}
+        self._bulletins: dict[CoverageMap | None, Bulletin] = {}
+        # Not ``before`` itself, which would keep all moments there ever were.
+        self._snapshots_before = {} if before is None else before._snapshots
+        self._bulletins_before = {} if before is None else before._bulletins
+        self._speeches: dict[Told, Speech] = {}
+
+    def speech(self, told: Told) -> Speech:
+        """What to say to a viewer who was told this, in the order that Zig's page relies on."""
+        speech = self._speeches.get(told)
+        if speech is None:
+            speech = self._speeches[told] = self._speak(told)
+        return speech
+
+    def _speak(self, told: Told) -> Speech:
+        frames = Frames()
+        coverage_map = self._wanted_map(told.target)
+        if not told.greeted:
+            frames.add(CurrentTime(self._site.now()).serialize())
+            told = told._replace(greeted=True)
+        if told.is_ours:
+            bulletin = self._bulletin(coverage_map)
+            log_seq, whole, entries = self._site.log_book.since(told.log_seq or 0)
+            log = None if told.log_seq == log_seq else (whole, entries)
+            for text in news_texts(told.bulletin, bulletin, log):
+                frames.add(text)
+            told = told._replace(bulletin=bulletin, log_seq=log_seq)
         if coverage_map is not None:
-            self._send_coverage(web_socket, coverage_map)
-        return next_look
+            told = self._add_coverage(told, coverage_map, frames)
+        return Speech(frames.pieces(), told)
 
-    def _send_coverage(self, web_socket: WebSocket, coverage_map: CoverageMap) -> None:
-        if coverage_map is not self._sent_map:
-            web_socket.send(BytesMessage(coverage_map.source_index))
-            self._sent_map = coverage_map
-            self._sent_snapshot = None
-            self._sent_entry_points = ()
-            self._sent_history = None
-        snapshot = self._read(coverage_map)
-        if snapshot != self._sent_snapshot:
-            web_socket.send(BytesMessage(self._update_message(snapshot)))
-            self._sent_snapshot = snapshot
+    def _add_coverage(self, told: Told, coverage_map: CoverageMap, frames: Frames) -> Told:
+        if coverage_map is not told.coverage_map:
+            if coverage_map.index_id != told.index_id:
+                frames.add(coverage_map.source_index)
+            told = Told(
+                told.target,
+                told.is_ours,
+                greeted=True,
+                coverage_map=coverage_map,
+                bulletin=told.bulletin,
+                log_seq=told.log_seq,
+            )
+        snapshot = self._snapshot(coverage_map)
+        if snapshot is not told.snapshot:
+            frames.add(self._update_message(told, snapshot))
         entry_points = coverage_map.entry_points
-        if entry_points != self._sent_entry_points:
-            web_socket.send(BytesMessage(coverage_map.entry_points_message()))
-            self._sent_entry_points = entry_points
-        if self._news is not None:
-            self._sent_history, _, history = coverage_map.history.since(self._sent_history)
+        if entry_points != told.entry_points:
+            frames.add(coverage_map.entry_points_message())
+        cursor = told.history
+        if told.is_ours:
+            cursor, _, history = coverage_map.history.since(cursor)
             if history is not None:
-                web_socket.send(BytesMessage(history))
+                frames.add(history)
+        return told._replace(snapshot=snapshot, entry_points=entry_points, history=cursor)
 
-    def _update_message(self, snapshot: SeenPcsSnapshot) -> bytes:
-        """What says the client how far coverage is now: what is new of it, where that is shorter."""
-        if self._news is not None and self._sent_snapshot is not None:
+    def _update_message(self, told: Told, snapshot: SeenPcsSnapshot) -> bytes:
+        """What says how far coverage is now: what is new of it, where that is shorter."""
+        if told.is_ours and told.snapshot is not None:
             # A worker that joins brings runs and points along that are not of now.
-            joined = snapshot.files != self._sent_snapshot.files
-            moment = CoverageDeltaHeader.UNKNOWN_TIME if joined else time.time()
-            delta = coverage_delta_message(self._sent_snapshot, snapshot, moment)
+            joined = snapshot.files != told.snapshot.files
+            when = CoverageDeltaHeader.UNKNOWN_TIME if joined else self._time
+            delta = coverage_delta_message(told.snapshot, snapshot, when)
             if delta is not None:
                 return delta
         return coverage_update_message(snapshot)
 
-    def _wanted_map(self) -> CoverageMap | None:
-        if self._target is None:
-            return self._coverage_files.first()
-        return self._coverage_files.get(self._target)
+    def _snapshot(self, coverage_map: CoverageMap) -> SeenPcsSnapshot:
+        """How far the coverage of a map is."""
+        snapshot = self._snapshots.get(coverage_map)
+        if snapshot is None:
+            snapshot, before = coverage_map.read(), self._snapshots_before.get(coverage_map)
+            if before is not None and snapshot == before:
+                snapshot = before
+            self._snapshots[coverage_map] = snapshot
+        return snapshot
+
+    def _bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
+        """What goes on, for those who are shown this map."""
+        bulletin = self._bulletins.get(coverage_map)
+        if bulletin is None:
+            site = self._site
+            bulletin = make_bulletin(site.status(), site.details(coverage_map), coverage_map)
+            before = self._bulletins_before.get(coverage_map)
+            if before is not None and bulletin.says_the_same_as(before):
+                bulletin = before
+            self._bulletins[coverage_map] = bulletin
+        return bulletin
+
+    def _wanted_map(self, target: int | None) -> CoverageMap | None:
+        coverage_files = self._site.coverage_files
+        return coverage_files.first() if target is None else coverage_files.get(target)

@@ -1,10 +1,11 @@
 """One WebSocket after its handshake: frames in and out, at the client's pace and within limits (RFC 6455).
 
-*Runs on* the connection's thread. *Takes* what the client sends, and what the conversation wants to send.
-*Gives* frames: a client that does not read costs what is on its way to it and nobody else's time, is asked
-by pings whether it is there, and dropped.
+*Runs on* the connection's thread. *Takes* what the client sends, and frames from the hub, which sends what
+the system takes at once. *Gives* what is left: a client that does not read costs what is on its way to it
+and nobody else's time, is asked by pings whether it is there, and dropped.
 """
 
+import contextlib
 import os
 import selectors
 import socket
@@ -12,27 +13,21 @@ import ssl
 import threading
 import time
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from wsproto import WSConnection
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from fuzzserver.access import Limits
 
-__all__ = ["WOULD_BLOCK", "Conversation", "WebSocket"]
+__all__ = ["WOULD_BLOCK", "WebSocket"]
 
 PING_INTERVAL = 20.0
 """Seconds of silence after which a client is asked whether it is there, and then dropped."""
 
 CLOSE_GRACE = 1.0
 """Seconds for a close frame to leave."""
-
-MAX_UNSENT = 128 * 1024
-"""Bytes that the kernel takes before they can be sent."""
-
-LONGEST_WAIT = 0.5
-"""Seconds after which a thread that waits looks what is due."""
 
 MAX_WAITING = 32
 """Frames on their way with which pings are answered. A client that pings and does not read must not fill our
@@ -41,82 +36,108 @@ memory."""
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
+INTERNAL_ERROR = 1011
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Conversation(Protocol):
-    """What is said on a WebSocket. All calls come from its thread."""
-
-    def speak(self, web_socket: "WebSocket") -> float:
-        """Send what is due. Returns the time of ``time.monotonic`` at which to be asked again.
-
-        Called when all that was sent before has left, so a slow client gets fewer and newer messages.
-        """
-
-    def hear(self, web_socket: "WebSocket", message: TextMessage | BytesMessage) -> None:
-        """A part of a message has come."""
+Hear = Callable[["WebSocket", TextMessage | BytesMessage], None]
+"""What is done with a part of a message, on the connection's thread."""
 
 
 class WebSocket:
     """Serves one client until it leaves, is dropped, or the server stops."""
 
-    def __init__(
-        self, connection: socket.socket, protocol: WSConnection, conversation: Conversation, limits: Limits
-    ) -> None:
-        """``protocol``: has read the client's handshake; what is sent first is the answer to that.
+    def __init__(self, connection: socket.socket, protocol: WSConnection, limits: Limits, hear: Hear) -> None:
+        """``protocol``: has read the client's handshake, which ``accept`` answers.
 
         OSError if there is no file descriptor left.
         """
         self._connection = connection
         self._protocol = protocol
-        self._conversation = conversation
         self._limits = limits
-        self._out: deque[memoryview] = deque()
+        self._hear = hear
+        self._last_heard = self._last_count = time.monotonic()
+        self._message_size = 0
+        self._allowance = 2 * limits.messages_per_second
         self._closing_at: float | None = None
-        self._next_look = 0.0
-        self._last_heard = self._last_read = self._last_count = time.monotonic()
+        self._stopping: CloseConnection | None = None
+        # Guards all that follows, and the socket: the hub sends, too.
+        self._lock = threading.RLock()
+        self._out: deque[memoryview] = deque()
+        self._is_gone = False
+        self._last_read = self._last_heard
         self._pinged_at: float | None = None
         # Whether the ping waits behind something large, for a client that reads slowly but does read.
         self._ping_waits = False
-        self._message_size = 0
-        self._allowance = 2 * limits.messages_per_second
-        self._stopping = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        # Guards ``_wake`` against a wake-up after it was closed.
-        self._wake_lock = threading.Lock()
 
-    def wake(self) -> None:
-        """Something has changed: ask the conversation now. From any thread."""
-        with self._wake_lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+    def accept(self, event: AcceptConnection) -> None:
+        """Agree to the handshake. From now on, there are frames to be sent."""
+        self._connection.setblocking(False)
+        self.offer([self._protocol.send(event)])
+
+    @property
+    def is_free(self) -> bool:
+        """Whether all that was sent has left."""
+        return not self._out and self._closing_at is None
+
+    def offer(self, frames: list[bytes | memoryview]) -> bool:
+        """Send whole frames, if all that was sent before has left. From any thread; waits for nobody.
+
+        Returns whether they are taken. What the system does not take at once, and what is large, the
+        connection's thread sends.
+        """
+        with self._lock:
+            if not self.is_free or self._is_gone:
+                return False
+            self._last_read = time.monotonic()
+            self._out.extend(map(memoryview, frames))
+            try:
+                if len(frames) == 1:
+                    self._flush()
+            except OSError:
+                self._is_gone = True
+            if self._out:
+                self._wake_up()
+        return True
+
+    def send(self, event: Event) -> None:
+        """Append a frame to what is on its way. On the connection's thread."""
+        with self._lock:
+            # Nothing is sent after a close frame.
+            if self._closing_at is None:
+                if not self._out:
+                    self._last_read = time.monotonic()
+                self._out.append(memoryview(self._protocol.send(event)))
 
     def stop(self) -> None:
         """Say good-bye and end. From any thread."""
-        self._stopping.set()
-        self.wake()
+        self._end(CloseConnection(GOING_AWAY, "the server stops"))
 
-    def send(self, event: Event) -> None:
-        """Append a frame to what is on its way. Nothing is sent after a close frame."""
-        if self._closing_at is None:
-            if not self._out:
-                self._last_read = time.monotonic()
-            self._out.append(memoryview(self._protocol.send(event)))
+    def fail(self) -> None:
+        """End because of a fault of ours. From any thread."""
+        self._end(CloseConnection(INTERNAL_ERROR, "the server has failed"))
+
+    def _end(self, good_bye: CloseConnection) -> None:
+        self._stopping = good_bye
+        with self._lock:
+            self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def run(self, received: bytes) -> None:
         """Serve the client. ``received`` are the bytes that came along with the handshake."""
-        self._connection.setblocking(False)
         try:
-            # What the kernel has taken and not sent is memory, too, and looks as if it was read.
-            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
             if received:
                 self._take(received)
             self._loop()
         except (OSError, ProtocolError):
             pass  # The client is gone, or does not speak the protocol: nothing is left to say.
         finally:
-            with self._wake_lock:
+            with self._lock:
                 os.close(self._wake)
                 self._wake = -1
 
@@ -126,31 +147,29 @@ class WebSocket:
             selector.register(self._wake, selectors.EVENT_READ)
             selector.register(self._connection, selectors.EVENT_READ)
             while True:
-                self._say_what_is_due()
-                self._flush()
-                if self._finished():
-                    return
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+                with self._lock:
+                    self._say_what_is_due()
+                    self._flush()
+                    if self._finished():
+                        return
+                    wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+                    timeout = self._timeout()
                 selector.modify(self._connection, wanted)
-                for key, events in selector.select(self._timeout()):
+                for key, events in selector.select(timeout):
                     if key.fileobj is self._connection:
                         if events & selectors.EVENT_READ:
                             self._receive()
                     else:
                         os.eventfd_read(self._wake)
-                        self._next_look = 0.0
 
     def _say_what_is_due(self) -> None:
-        if self._closing_at is not None:
-            return
-        if self._stopping.is_set():
-            if not self._out:
-                self._conversation.speak(self)  # The last status says why.
-            self._close(CloseConnection(GOING_AWAY, "the server stops"))
-            return
-        self._check_alive()
-        if not self._out and time.monotonic() >= self._next_look:
-            self._next_look = self._conversation.speak(self)
+        if self._is_gone:
+            raise ConnectionResetError("client is gone")
+        if self._closing_at is None:
+            if self._stopping is not None:
+                self._close(self._stopping)
+            else:
+                self._check_alive()
 
     def _finished(self) -> bool:
         """Whether the good-bye has left, or had its time. Whoever owns the socket lets the client read it."""
@@ -158,26 +177,31 @@ class WebSocket:
 
     def _timeout(self) -> float:
         """Seconds until something is due."""
-        if self._closing_at is not None:
-            due = self._closing_at
-        elif self._out:
-            due = PING_INTERVAL + (self._last_heard if self._pinged_at is None else self._pinged_at)
+        due = min(self._due_times()) if self._closing_at is None else self._closing_at
+        return max(0.0, due - time.monotonic())
+
+    def _due_times(self) -> Iterator[float]:
+        """When to ask whether the client is there, and when to drop it."""
+        if self._out:
+            yield self._last_read + 2 * PING_INTERVAL
+        if self._pinged_at is None:
+            yield self._last_heard + PING_INTERVAL
+        elif self._ping_waits:
+            yield max(self._pinged_at, self._last_read) + PING_INTERVAL
         else:
-            due = self._next_look
-        return min(max(0.0, due - time.monotonic()), LONGEST_WAIT)
+            yield self._pinged_at + PING_INTERVAL
 
     def _check_alive(self) -> None:
         """Ping a client that was silent for long; raise if it answered no ping, or does not read."""
         moment = time.monotonic()
-        if self._out and moment - self._last_read > 2 * PING_INTERVAL:
+        if moment < min(self._due_times()):
+            return
+        if self._out and moment >= self._last_read + 2 * PING_INTERVAL:
             raise TimeoutError("client does not read what it is sent")
         if self._pinged_at is not None:
-            asked = max(self._pinged_at, self._last_read) if self._ping_waits else self._pinged_at
-            if moment - asked > PING_INTERVAL:
-                raise TimeoutError("client did not answer a ping")
-        elif moment - self._last_heard > PING_INTERVAL:
-            self._pinged_at, self._ping_waits = moment, True
-            self.send(Ping())
+            raise TimeoutError("client did not answer a ping")
+        self._pinged_at, self._ping_waits = moment, True
+        self.send(Ping())
 
     def _flush(self) -> None:
         while self._out:
@@ -197,7 +221,8 @@ class WebSocket:
         """Take in all that has come: what TLS has decrypted already, no selector tells of."""
         while True:
             try:
-                data = self._connection.recv(65536)
+                with self._lock:
+                    data = self._connection.recv(65536)
             except WOULD_BLOCK:
                 return
             if not data:
@@ -209,7 +234,8 @@ class WebSocket:
 
     def _take(self, data: bytes) -> None:
         self._last_heard = time.monotonic()
-        self._pinged_at = None
+        with self._lock:
+            self._pinged_at = None
         self._protocol.receive_data(data)
         for event in self._protocol.events():
             if isinstance(event, CloseConnection):
@@ -220,11 +246,11 @@ class WebSocket:
                 if len(self._out) < MAX_WAITING:
                     self.send(event.response())
             elif isinstance(event, TextMessage | BytesMessage):
-                self._hear(event)
+                self._take_part(event)
             if self._closing_at is not None:
                 return
 
-    def _hear(self, message: TextMessage | BytesMessage) -> None:
+    def _take_part(self, message: TextMessage | BytesMessage) -> None:
         data = message.data
         self._message_size += len(data.encode() if isinstance(data, str) else data)
         if self._message_size > self._limits.message_bytes:
@@ -232,7 +258,7 @@ class WebSocket:
             return
         if message.message_finished:
             self._message_size = 0
-        self._conversation.hear(self, message)
+        self._hear(self, message)
 
     def _is_within_rate(self, event: Event) -> bool:
         """Count a frame: so many each second, twice as many at once."""
@@ -244,9 +270,8 @@ class WebSocket:
         return self._allowance >= 0
 
     def _close(self, event: CloseConnection) -> None:
-        """Send a close frame after what is on its way already."""
-        try:
-            self.send(event)
-        except LocalProtocolError:
-            pass  # Both sides closed at once.
-        self._closing_at = time.monotonic() + CLOSE_GRACE
+        """Send a close frame after what is on its way already, and nothing after that."""
+        with self._lock:
+            with contextlib.suppress(LocalProtocolError):  # Both sides closed at once.
+                self.send(event)
+            self._closing_at = time.monotonic() + CLOSE_GRACE

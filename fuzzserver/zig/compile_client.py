@@ -25,6 +25,7 @@ from fuzzserver.errors import (
     ZigProtocolVersionMismatch,
     ZigTimeout,
 )
+from fuzzserver.freshness import Stamps
 from fuzzserver.step import SourcePath
 from fuzzserver.wire.error_bundle import ErrorBundle
 from fuzzserver.wire.messages import (
@@ -39,7 +40,6 @@ from fuzzserver.wire.messages import (
     parse_emit_bin_path,
     parse_file_system_inputs,
 )
-from fuzzserver.zig.freshness import Stamps
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.leftovers import Leftovers
 from fuzzserver.zig.process import COMPILER_LIMITS, ChildGroup, ChildTimeout, PipedChild, describe_exit
@@ -54,6 +54,12 @@ MAX_LAST_WORDS = 16 * 1024
 
 MAX_STDOUT = 64 * 1024 * 1024
 """Bytes of messages, which name files and quote source lines: a compile of a large program sends some MB."""
+
+LIBRARY_INTERVAL = 1.0
+"""Seconds in which the standard library is looked at once: most inputs are in there, some nine hundred, and
+they change with the compiler."""
+LIBRARY = ("std/", "compiler_rt")
+"""How the names of its files begin, below the compiler's folder."""
 
 log = logging.getLogger(__name__)
 compiler_log = logging.getLogger("fuzzserver.compiler")
@@ -93,6 +99,29 @@ class CompileResult:
         return path
 
 
+class _Known:
+    """A result that may be given again, for as long as what it was made of is as it was."""
+
+    def __init__(self, result: CompileResult, own: Stamps, library: Stamps) -> None:
+        """``own``: all that is no part of the standard ``library``."""
+        self.result = result
+        self._own = own
+        self._library = library
+        self._looked = -LIBRARY_INTERVAL
+
+    def is_current(self) -> bool:
+        """Whether a compile would give the same."""
+        if not self._own.are_current():
+            return False
+        now = time.monotonic()
+        if now < self._looked + LIBRARY_INTERVAL:
+            return True
+        if not self._library.are_current():
+            return False
+        self._looked = now
+        return True
+
+
 class ZigCompileClient:
     """Runs compiles, from any number of threads. ``stop`` ends those that run."""
 
@@ -101,11 +130,20 @@ class ZigCompileClient:
         self.zig = zig
         self.global_cache_dir = global_cache_dir
         self._children = ChildGroup()
-        # Guards both below.
+        # Guards all below.
         self._lock = threading.Lock()
         self._running: dict[PipedChild, Leftovers] = {}
-        # Results that may be given again, by the arguments that led to them.
-        self._results: dict[tuple[str, ...], tuple[CompileResult, Stamps]] = {}
+        self._nice = 0
+        # By the arguments that led to them.
+        self._results: dict[tuple[str, ...], _Known] = {}
+
+    def set_nice(self, nice: int) -> None:
+        """How much compilers give way to other programs: those that run, and later ones."""
+        with self._lock:
+            if nice != self._nice:
+                self._nice = nice
+                for child in self._running:
+                    child.set_nice(nice)
 
     def check(self) -> None:
         """Find out about the compiler, unless that was done. Raises a ZigError, or Stopped."""
@@ -184,24 +222,39 @@ class ZigCompileClient:
         """
         with self._lock:
             known = self._results.get(tuple(args))
-        if known is not None and known[1].are_current():
-            return replace(known[0], cache_hit=True)
+        if known is not None and known.is_current():
+            return replace(known.result, cache_hit=True)
         started = time.time_ns()
         result = self.compile(args, cache_dir)
-        inputs = [str(self.zig.path), *(path.location for path in result.inputs)]
-        made_of = Stamps.of(inputs, before=started) if result.inputs else None
-        made = Stamps.of([str(result.output_dir / artifact)])
+        now_known = self._known(result, artifact, started)
         with self._lock:
             self._results.pop(tuple(args), None)
-            if made_of is not None and made is not None:
-                self._results[tuple(args)] = result, Stamps(made_of.stamps + made.stamps)
+            if now_known is not None:
+                self._results[tuple(args)] = now_known
         return result
+
+    def _known(self, result: CompileResult, artifact: str, started: int) -> _Known | None:
+        """What may be given again; None if nobody can tell for how long."""
+        inputs = {path.location for path in result.inputs}
+        beginnings = tuple(f"{self.zig.lib_dir}/{each}" for each in LIBRARY)
+        library = {path for path in inputs if path.startswith(beginnings)}
+        made_of = Stamps.of([str(self.zig.path), *(inputs - library)], before=started) if inputs else None
+        made_of_library = Stamps.of(library, before=started)
+        made = Stamps.of([str(result.output_dir / artifact)])
+        if made_of is None or made_of_library is None or made is None:
+            return None
+        return _Known(result, Stamps(made_of.stamps + made.stamps), made_of_library)
 
     @contextmanager
     def _noted(self, child: PipedChild, leftovers: Leftovers) -> Iterator[None]:
-        """See what a compiler leaves behind that is ended, by an error of ours or by ``stop``."""
+        """Know of a compiler while it runs: how nice it is, and what it leaves behind if it is ended.
+
+        That is by an error of ours, or by ``stop``.
+        """
         with self._lock:
             self._running[child] = leftovers
+            if self._nice:
+                child.set_nice(self._nice)
         try:
             yield
         except BaseException:

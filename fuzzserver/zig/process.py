@@ -199,6 +199,17 @@ class PipedChild:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, sig)
 
+    def set_nice(self, nice: int) -> None:
+        """Have it give way to others, or no longer, with all its threads and children.
+
+        Where the system deals out time by sessions (sched(7), autogroup), it is that of ours that must give
+        way. Only who may can take back the other: for others, it stays.
+        """
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, self.pid, nice)
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/autogroup", "w") as file:
+            file.write(str(nice))
+
     def close(self) -> None:
         """End whatever is left of the child and release everything. May be called twice."""
         if self._process.poll() is None:

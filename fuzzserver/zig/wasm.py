@@ -11,7 +11,7 @@ __all__ = ["OptimizeMode", "build_wasm_binary"]
 
 log = logging.getLogger(__name__)
 
-OptimizeMode = Literal["Debug", "ReleaseFast"]
+OptimizeMode = Literal["Debug", "ReleaseFast", "ReleaseSmall"]
 
 FUZZER_BIN_NAME = "fuzzer"
 MAX_WASM = 64 * 1024 * 1024

@@ -3,29 +3,34 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-__all__ = ["Stamps"]
+__all__ = ["SETTLED_NS", "Stamp", "Stamps", "stamp_of"]
 
 UNSURE_NS = 50_000_000
 """Nanoseconds before something began, in which a change may have been noted as if it came earlier: the clock
 of file systems ticks more coarsely than others."""
 
-_Stamp = tuple[int, int, int, int, int]
+SETTLED_NS = 2_000_000_000
+"""Nanoseconds after which a change of a file is sure to change its times, on any file system."""
+
+Stamp = tuple[int, int, int, int, int]
+"""Which file it is, how long, and when it was changed last: the last number is that of its latest change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """What was noted of some files: which each is, how long, and when it was changed last."""
+    """What was noted of some files."""
 
-    stamps: tuple[tuple[str, _Stamp], ...]
+    stamps: tuple[tuple[str, Stamp], ...]
 
     @classmethod
     def of(cls, paths: Iterable[str], before: int | None = None) -> Self | None:
         """Of files as they are; None if one is missing or may have changed since ``before``."""
         stamps = []
         for path in paths:
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             if stamp is None or (before is not None and stamp[-1] > before - UNSURE_NS):
                 return None
             stamps.append((path, stamp))
@@ -33,10 +38,11 @@ class Stamps:
 
     def are_current(self) -> bool:
         """Whether all files are as they were."""
-        return all(_stamp(path) == stamp for path, stamp in self.stamps)
+        return all(stamp_of(path) == stamp for path, stamp in self.stamps)
 
 
-def _stamp(path: str) -> _Stamp | None:
+def stamp_of(path: str | Path) -> Stamp | None:
+    """What is noted of a file; None if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the name.

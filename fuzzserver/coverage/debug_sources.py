@@ -1,0 +1,55 @@
+"""Which sources the debug info of an executable names."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from fuzzserver.coverage.executable import Executable
+from fuzzserver.coverage.info import Info
+from fuzzserver.errors import InputError
+from fuzzserver.freshness import Stamp, stamp_of
+from fuzzserver.step import FuzzRunStep, SourcePath
+
+__all__ = ["DebugSources"]
+
+log = logging.getLogger(__name__)
+
+
+class DebugSources:
+    """What was read of executables, for as long as they are as they were. May be used from any thread."""
+
+    def __init__(self) -> None:
+        # Guards ``_named``: all names in the debug info of an executable, and of which version of it.
+        self._lock = threading.Lock()
+        self._named: dict[Path, tuple[Stamp | None, list[SourcePath]]] = {}
+
+    def of(self, step: FuzzRunStep) -> list[SourcePath]:
+        """The files that the debug info of the step's executable names and that are there."""
+        executable = step.rebuilt_executable
+        stamp = stamp_of(executable)
+        with self._lock:
+            known = self._named.get(executable)
+        if known is None or known[0] != stamp:
+            try:
+                known = stamp, _named_sources(executable)
+            except InputError as error:
+                log.error("no sources: %s", error)
+                return []
+            with self._lock:
+                self._named[executable] = known
+        named = known[1]
+        there = [path for path in named if os.path.isfile(path.location)]
+        if len(there) < len(named):
+            log.info(
+                "%d of %d source files that '%s' names are not on this machine",
+                len(named) - len(there),
+                len(named),
+                executable,
+            )
+        return there
+
+
+def _named_sources(path: Path) -> list[SourcePath]:
+    with Executable(path) as executable:
+        return Info(executable).source_paths()
