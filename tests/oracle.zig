@@ -1,36 +1,46 @@
 //! The tables as Zig's own server makes them: `oracle EXECUTABLE COVERAGE_FILE` writes to stdout what
-//! `prepareTables` of WebServer.zig sends behind the header of the source index.
+//! `prepareTables` of WebServer.zig sends behind the header of the source index, and to stderr how many
+//! nanoseconds it took from opening the files until the tables were ready.
 const std = @import("std");
 const SeenPcsHeader = std.Build.Fuzz.abi.SeenPcsHeader;
 const SourceLocation = std.debug.Coverage.SourceLocation;
 
-const Point = struct { pc: u64, place: usize };
+const Point = struct { pc: u64, place: u32, location: SourceLocation };
 
-fn isBelow(_: void, a: Point, b: Point) bool {
-    return a.pc < b.pc;
-}
+/// What that function sorts by, in the way that it does: the time is compared with ours.
+const Order = struct {
+    pcs: []const u64,
+
+    pub fn lessThan(order: Order, a: usize, b: usize) bool {
+        return order.pcs[a] < order.pcs[b];
+    }
+};
 
 pub fn main() !void {
     var arena = std.heap.ArenaAllocator.init(std.heap.page_allocator);
     const gpa = arena.allocator();
     const args = try std.process.argsAlloc(gpa);
+    var timer = try std.time.Timer.start();
 
-    const file = try std.fs.cwd().readFileAllocOptions(gpa, args[2], 1 << 30, null, 8, null);
-    const header: *const SeenPcsHeader = @ptrCast(file.ptr);
-    const points = try gpa.alloc(Point, header.pcs_len);
-    for (points, header.pcAddrs(), 0..) |*point, pc, place| point.* = .{ .pc = pc, .place = place };
-    std.mem.sort(Point, points, {}, isBelow);
-
-    const sorted_pcs = try gpa.alloc(u64, points.len);
-    for (sorted_pcs, points) |*pc, point| pc.* = point.pc;
-    const resolved = try gpa.alloc(SourceLocation, points.len);
     var coverage = std.debug.Coverage.init;
     const path: std.Build.Cache.Path = .{ .root_dir = .cwd(), .sub_path = args[1] };
     var info = try std.debug.Info.load(gpa, path, &coverage);
-    try info.resolveAddresses(gpa, sorted_pcs, resolved);
+
+    const file = try std.fs.cwd().openFile(args[2], .{});
+    const size = try file.getEndPos();
+    const mapped = try std.posix.mmap(null, size, std.posix.PROT.READ, .{ .TYPE = .SHARED }, file.handle, 0);
+    const header: *const SeenPcsHeader = @ptrCast(mapped.ptr);
+
+    var points: std.MultiArrayList(Point) = .{};
+    try points.resize(gpa, header.pcs_len);
+    @memcpy(points.items(.pc), header.pcAddrs());
+    for (points.items(.place), 0..) |*place, number| place.* = @intCast(number);
+    points.sortUnstable(Order{ .pcs = points.items(.pc) });
+    try info.resolveAddresses(gpa, points.items(.pc), points.items(.location));
 
     const locations = try gpa.alloc(SourceLocation, points.len);
-    for (points, resolved) |point, location| locations[point.place] = location;
+    for (points.items(.place), points.items(.location)) |place, location| locations[place] = location;
+    std.debug.print("{d}\n", .{timer.read()});
 
     const out = std.io.getStdOut();
     try out.writeAll(std.mem.sliceAsBytes(coverage.directories.keys()));

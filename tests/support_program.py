@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 from fuzzserver import paths
-from tests.support_zig_children import is_alive
-from tests.support_zig_cli import BUILD_WAIT, MARKER, command, environment
+from tests.support_zig_cli import BUILD_WAIT, MARKER, command, environment, family
 
 POLL = 0.01
 """Seconds between two looks at what a process writes."""
@@ -72,17 +71,7 @@ class Program:
 
     def family(self) -> list[int]:
         """Processes that run and that it, or what it has started, has started."""
-        marker = f"{MARKER}={self._token}".encode()
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != self.pid:
-                try:
-                    environ = Path("/proc", entry, "environ").read_bytes()
-                except OSError:
-                    continue  # It is gone.
-                if marker in environ and is_alive(int(entry)):
-                    found.append(int(entry))
-        return found
+        return [pid for pid in family(self._token) if pid != self.pid]
 
     def close(self) -> None:
         """End it, and what it left behind, whatever happened."""

@@ -55,6 +55,21 @@ def run_cli(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def family(token: str) -> list[int]:
+    """Processes that run and have this as the value of MARKER in their environment."""
+    marker = f"{MARKER}={token}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                environ = Path("/proc", entry, "environ").read_bytes()
+            except OSError:
+                continue  # It is gone.
+            if marker in environ and is_alive(int(entry)):
+                found.append(int(entry))
+    return found
+
+
 class Cli:
     """The program while it runs."""
 
@@ -125,17 +140,7 @@ class Cli:
 
     def descendants(self) -> list[int]:
         """Processes that it has started, and those that they have started, and that run."""
-        marker = f"{MARKER}={self._token}".encode()
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != self.pid:
-                try:
-                    environ = Path("/proc", entry, "environ").read_bytes()
-                except OSError:
-                    continue  # It is gone.
-                if marker in environ and is_alive(int(entry)):
-                    found.append(int(entry))
-        return found
+        return [pid for pid in family(self._token) if pid != self.pid]
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send a signal and wait for the exit code."""

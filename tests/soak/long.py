@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.soak.audience import Audience
-from tests.soak.facts import Facts, facts, slope
 from tests.soak.row import Row, Settings, none_of
 from tests.soak.servers import fuzzing
+from tests.support_audience import Audience
+from tests.support_facts import Facts, facts, slope
 from tests.support_program import Program, touch_page
 from tests.support_web import request
 

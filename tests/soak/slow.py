@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tests.soak.facts import facts, held, peak, reset_peak
 from tests.soak.row import Row, Settings, none_of, percentile
 from tests.soak.servers import fuzzing
+from tests.support_facts import facts, held, peak, reset_peak
 from tests.support_web import request
 
 SECONDS = 30

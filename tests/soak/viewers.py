@@ -1,14 +1,12 @@
 """Part ``viewers``: a thousand of them, and then some among them who never read."""
 
-import socket
 import time
 from collections.abc import Iterator
 
-from tests.soak.audience import Audience
-from tests.soak.facts import facts, held
 from tests.soak.row import Row, Settings, none_of, percentile
 from tests.soak.servers import fuzzing
-from tests.support_http import upgrade_request
+from tests.support_audience import Audience, deaf_viewer
+from tests.support_facts import facts, held
 
 STALLED = 20
 INTERVAL = 0.5
@@ -62,7 +60,7 @@ def _gap(audience: Audience, seconds: float) -> float:
 
 def _beside_stalled(audience: Audience, port: int, seconds: float, before: float) -> Iterator[Row]:
     audience.settle()
-    connections = [_stalled(port) for _ in range(STALLED)]
+    connections = [deaf_viewer(port) for _ in range(STALLED)]
     ports = {connection.getsockname()[1] for connection in connections}
     started = time.monotonic()
     p99 = _gap(audience, min(seconds, 20))
@@ -83,11 +81,3 @@ def _beside_stalled(audience: Audience, port: int, seconds: float, before: float
     yield none_of("others dropped meanwhile", audience.problems)
     for connection in connections:
         connection.close()
-
-
-def _stalled(port: int) -> socket.socket:
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(("127.0.0.1", port))
-    connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
-    return connection

@@ -46,7 +46,9 @@ class Audience:
         self.gaps: list[float] = []
         """Seconds between two updates of a viewer."""
         self.updates = 0
-        started = time.monotonic()
+        self.let_in = 0.0
+        """Seconds until the last of them was let in, up to now."""
+        self._started = started = time.monotonic()
         for _ in range(count):
             self._connect(stay * self._random.uniform(0.25, 1))  # Else all would leave at once.
         self.connecting = time.monotonic() - started
@@ -129,6 +131,7 @@ class Audience:
         moment = time.monotonic()
         if not viewer.frames.upgraded:
             viewer.refusal = data[:200]
+            self.let_in = moment - self._started
         for opcode, payload, _ in viewer.frames.feed(data):
             if opcode == PING:
                 viewer.connection.send(frame(PONG, payload))
@@ -144,3 +147,12 @@ class Audience:
                 f"was {how}" if viewer.frames.upgraded else f"was refused: {viewer.refusal!r}"
             )
             self._leave(viewer)
+
+
+def deaf_viewer(port: int) -> socket.socket:
+    """A viewer who never reads. Close it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
+    return connection

@@ -1,0 +1,1 @@
+"""How fast it is, beside others who do the same. ``scripts/bench`` runs it."""
