@@ -69,9 +69,9 @@ def viewers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     found: list[object] = []
     session = HttpServer.session
 
-    def noted(self: HttpServer, web_socket: object):
+    def noted(self: HttpServer, web_socket: object, *more: object):
         found.append(web_socket)
-        return session(self, web_socket)  # type: ignore[arg-type]
+        return session(self, web_socket, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(HttpServer, "session", noted)
     return found

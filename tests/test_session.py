@@ -736,8 +736,8 @@ def test_map_and_marks_belong_to_what_is_shown(
             assert told["map"]["executable"] == str(pair.executable)
             assert told["map"]["has_debug_info"] is True
             web_server.coverage_files.get(pair.coverage_id).history.mark(time.time(), "restart", "again")
-            told = next(news(connection))
-            assert (told["marks"][-1]["kind"], told["marks"][-1]["text"]) == ("restart", "again")
+            _, gone, (mark,) = next(news(connection))["splices"]["marks"]
+            assert (gone, mark["kind"], mark["text"]) == (0, "restart", "again")
 
 
 def test_executable_that_is_replaced(web_server: WebServer, debug_pair: FuzzedPair, tmp_path: Path) -> None:

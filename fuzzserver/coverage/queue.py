@@ -164,6 +164,7 @@ class CoverageFiles:
         with self._lock:
             self._maps[coverage_map.coverage_id] = coverage_map
             self._newest[key] = coverage_map
+        self.loading = None  # Not earlier: until now, there was nothing else to tell of it.
         self.notify()
 
     def add_entry_point(self, coverage_id: int, addr: int) -> bool:
@@ -274,6 +275,10 @@ def _on_coverage(
     coverage_files.loading = Loading(msg.run.name)
     try:
         coverage_map = prepare_tables(msg.run, msg.coverage_id, now(), msg.cache_root, progress)
+        for oddity in coverage_map.oddities:
+            log.warning("%s", oddity)
+            report(oddity)
+        coverage_files.add(coverage_map, msg.run)
     except Stopped:
         raise
     except FuzzServerError as error:
@@ -283,10 +288,6 @@ def _on_coverage(
         ) from error
     finally:
         coverage_files.loading = None
-    for oddity in coverage_map.oddities:
-        log.warning("%s", oddity)
-        report(oddity)
-    coverage_files.add(coverage_map, msg.run)
     files, points = coverage_map.coverage.files_len, coverage_map.source_locations_len
     log.info("step '%s': %d points in %d source files", msg.run.name, points, files)
 
