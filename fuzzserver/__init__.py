@@ -24,14 +24,19 @@ A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; i
 ``CoverageMsg`` and an ``EntryPointMsg`` for each worker.
 """
 
-from fuzzserver.access import Access, Limits
-from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
-from fuzzserver.errors import FuzzServerError
-from fuzzserver.status import TargetStatus, TestStatus
-from fuzzserver.step import FuzzRunStep, SourcePath
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fuzzserver.version import __version__
-from fuzzserver.webserver import WebServer
-from fuzzserver.zig.installation import Zig, find_zig
+
+if TYPE_CHECKING:
+    from fuzzserver.access import Access, Limits
+    from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
+    from fuzzserver.errors import FuzzServerError
+    from fuzzserver.status import TargetStatus, TestStatus
+    from fuzzserver.step import FuzzRunStep, SourcePath
+    from fuzzserver.webserver import WebServer
+    from fuzzserver.zig.installation import Zig, find_zig
 
 __all__ = [
     "Access",
@@ -48,3 +53,27 @@ __all__ = [
     "__version__",
     "find_zig",
 ]
+
+_MODULES = {
+    "Access": "access",
+    "CoverageMsg": "coverage.queue",
+    "EntryPointMsg": "coverage.queue",
+    "FuzzRunStep": "step",
+    "FuzzServerError": "errors",
+    "Limits": "access",
+    "SourcePath": "step",
+    "TargetStatus": "status",
+    "TestStatus": "status",
+    "WebServer": "webserver",
+    "Zig": "zig.installation",
+    "find_zig": "zig.installation",
+}
+"""Where the names above are. Who wants one of them need not wait for the others, of which a server takes
+longest to import."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fuzzserver' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(f"fuzzserver.{_MODULES[name]}"), name)
+    return value

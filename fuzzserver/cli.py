@@ -19,9 +19,6 @@ from fuzzserver.errors import (
     ZigNotFound,
     ZigUnsupported,
 )
-from fuzzserver.fuzzing import fuzz
-from fuzzserver.reproducing import minimize, repro
-from fuzzserver.showing import attach, serve
 from fuzzserver.signals import Signalled, handle_signals
 
 __all__ = ["main"]
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _allow_many_files()
     _share_heaps()
     try:
-        return COMMANDS[args.command](args)
+        return _command(args.command)(args)
     except FuzzServerError as error:
         if not isinstance(error, CompileErrors):  # Those are in the log already.
             log.error("%s", error)
@@ -73,11 +70,16 @@ def _error_code(error: BaseException) -> ExitCode:
     return ExitCode.INTERNAL_ERROR
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "attach": attach,
-    "demo": fuzz,
-    "minimize": minimize,
-    "repro": repro,
-    "run": fuzz,
-    "serve": serve,
-}
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """What a subcommand does. Who looks at coverage need not wait for what fuzzing takes to import."""
+    if name in ("attach", "serve"):
+        from fuzzserver import showing
+
+        return showing.attach if name == "attach" else showing.serve
+    if name in ("minimize", "repro"):
+        from fuzzserver import reproducing
+
+        return reproducing.minimize if name == "minimize" else reproducing.repro
+    from fuzzserver import fuzzing
+
+    return fuzzing.fuzz

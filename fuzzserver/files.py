@@ -1,11 +1,13 @@
-"""Opening files that somebody else made."""
+"""Opening files that somebody else made, and removing our own."""
 
+import contextlib
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["open_regular", "read_regular", "remove_oldest"]
 
 
 def open_regular(path: Path | str, flags: int = 0) -> int:
@@ -28,3 +30,18 @@ def read_regular(path: Path | str, limit: int, flags: int = 0) -> bytes:
         if size > limit:
             raise OSError(errno.EFBIG, f"{size} bytes are more than the {limit} that it may have", str(path))
         return file.read(size)
+
+
+def remove_oldest(folder: Path, name: re.Pattern[str], files: int, size: int) -> None:
+    """Of the files called ``name``, keep the newest: so many, and so many bytes.
+
+    Another process may be at it, too; what cannot be removed stays.
+    """
+    with contextlib.suppress(OSError):
+        found = [(os.lstat(path), path) for path in folder.iterdir() if name.fullmatch(path.name)]
+        found.sort(key=lambda item: item[0].st_mtime_ns, reverse=True)
+        for number, (status, path) in enumerate(found):
+            size -= status.st_size
+            if number >= files or size < 0:
+                with contextlib.suppress(OSError):
+                    path.unlink()

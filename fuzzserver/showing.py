@@ -10,10 +10,8 @@ from typing import NoReturn
 from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.seen_pcs import SeenPcs
-from fuzzserver.coverage.zig_cache import find_cache
-from fuzzserver.environment import serving, zig_of
+from fuzzserver.environment import cache_dir_of, serving, zig_of
 from fuzzserver.errors import InputError
-from fuzzserver.fuzz.attach import Attacher
 from fuzzserver.signals import wait_for_signal
 from fuzzserver.step import FuzzRunStep, SourcePath
 from fuzzserver.wire.abi import coverage_file_name
@@ -30,6 +28,7 @@ def serve(args: argparse.Namespace) -> NoReturn:
         args.executable.absolute(),
         inputs=sources,
         coverage_file=args.coverage.absolute(),
+        tables_dir=cache_dir_of(args) / "tables",
     )
     coverage_id = _coverage_id(args.coverage)
     check_inputs(step, coverage_id)
@@ -74,6 +73,10 @@ def _source_paths(source: Path) -> Iterator[SourcePath]:
 
 def attach(args: argparse.Namespace) -> NoReturn:
     """Show what others fuzz until a signal comes."""
+    # Of no use to ``serve``, which is to be quick.
+    from fuzzserver.coverage.zig_cache import find_cache
+    from fuzzserver.fuzz.attach import Attacher
+
     for path in args.cache_dirs:
         find_cache(path)
     with serving(args, zig_of(args)) as web_server:

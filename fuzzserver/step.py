@@ -49,6 +49,9 @@ class FuzzRunStep:
     coverage_file: Path | None = None
     """The coverage file, where it does not lie in ``cache_root`` under its own name."""
 
+    tables_dir: Path | None = field(default=None, repr=False)
+    """Where finished tables wait for the next look at the same executable; by default in ``cache_root``."""
+
     key: str = ""
     """Builds of the same target have the same key; the newest of them is what is shown.
 

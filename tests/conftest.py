@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzzserver.coverage import coverage_map
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
@@ -88,6 +89,12 @@ def safe_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
 def small_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
     """A ReleaseSmall build, which has no debug info, and its coverage file."""
     return fuzz_for_a_moment(client, project_root, "-OReleaseSmall")
+
+
+@pytest.fixture(autouse=True)
+def tables_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested is how tables are made, not what an earlier run has kept of them."""
+    monkeypatch.setattr(coverage_map, "load_tables", lambda *_: None)
 
 
 @pytest.fixture

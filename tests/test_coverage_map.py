@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
 import struct
+import time
 from array import array
 from pathlib import Path
 
@@ -301,6 +303,7 @@ def test_a_map_describes_its_executable(debug_pair, small_pair, tmp_path):
     coverage_map = prepare_tables(FuzzRunStep("x", path, coverage_file=debug_pair.coverage_file), 0, 0)
     coverage_map.close()
     expected = {
+        "index": coverage_map.index_id,
         "executable": str(path),
         "executable_time": 1_700_000_000.5,
         "replaced": False,
@@ -322,6 +325,27 @@ def test_a_map_describes_its_executable(debug_pair, small_pair, tmp_path):
     assert not small.replaced
     assert (described["has_debug_info"], described["zig_version"]) == (False, None)
     assert "has no debug info" in described["oddities"][0]
+
+
+def test_many_entry_points_are_found_quickly(make):
+    """Each worker of each test asks when it starts, of a large program; that is no look at each point."""
+    pcs = list(range(0x1000, 0x1000 + 4 * 100_000, 4))
+    coverage_map = make(pcs[50_000:] + pcs[:50_000])
+    begun = time.process_time()
+    below = max(pc for pc in pcs if pc <= 0x2000)
+    one_pass = time.process_time() - begun
+    assert below == 0x2000
+    begun = time.process_time()
+    found = [coverage_map.find_entry_point(pc + 3) for pc in pcs[::500]]
+    assert time.process_time() - begun < 100 * max(one_pass, 0.003)
+    assert found == [(index + 50_000) % 100_000 for index in range(0, 100_000, 500)]
+
+
+def test_each_map_has_an_index_of_its_own(make):
+    """A page that holds the tables of another map must be sent them anew, be it of the same points."""
+    ids = [make([5, 6]).index_id for _ in range(3)]
+    assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids)
+    assert len(set(ids)) == 3
 
 
 def test_an_executable_that_grows_counts_as_replaced(make, tmp_path):
@@ -354,7 +378,7 @@ def test_closing_a_map_that_nobody_follows_writes_nothing(debug_pair, tmp_path):
     shutil.copy(debug_pair.coverage_file, tmp_path / "v")
     step = FuzzRunStep("x", debug_pair.executable, tmp_path)
     prepare_tables(step, debug_pair.coverage_id, 0).close()
-    assert not (tmp_path / "fuzzserver").exists()
+    assert not (tmp_path / "fuzzserver" / "history").exists()
     coverage_map = prepare_tables(step, debug_pair.coverage_id, 0)
     coverage_map.begin_history("start", "x")
     coverage_map.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver.coverage.coverage_map import CoverageMap, debug_info_sources, prepare_tables
+from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
+from fuzzserver.coverage.debug_sources import DebugSources
 from fuzzserver.coverage.executable import PLACEHOLDER_PC, Executable
 from fuzzserver.coverage.info import Info
 from fuzzserver.coverage.tables import Coverage
@@ -213,7 +214,7 @@ def test_addresses_must_be_in_a_unit(zig, zig_cache, folder):
         info = Info(executable)
         start, end = info._ranges[0].start, info._ranges[0].end
         pcs = array("Q", [0, 1, start - 1, start, end - 1, 2**64 - 1])
-        found = [file != 0xFFFFFFFF for file in info.resolve_addresses(pcs, Coverage())[::3]]
+        found = [file != 0xFFFFFFFF for file in info.resolve_addresses(pcs, Coverage()).file]
     assert found[:2] == [False, False]
     assert found[3:] == [True, True, False]
 
@@ -237,7 +238,7 @@ def test_source_paths_name_the_files(zig, zig_cache, folder, version):
 
 def test_source_paths_of_a_fuzzed_executable(debug_pair, project_root):
     """The project's files are among them, and those that the server offers are there."""
-    offered = debug_info_sources(debug_pair.step)
+    offered = DebugSources().of(debug_pair.step)
     assert SourcePath(str(project_root.parent), "parser.zig") in offered
     assert all(Path(str(path)).is_file() for path in offered)
     assert len(offered) > 20
@@ -247,7 +248,7 @@ def test_sources_in_relative_folders_are_found(zig, zig_cache, folder, tmp_path)
     """They are named as the tables name them, and found where the compiler ran."""
     path = c_executable(zig, zig_cache, folder, "-gdwarf-4")
     step = hand_made_step(tmp_path, path, code_addresses(path))
-    offered = {str(path): path.location for path in debug_info_sources(step)}
+    offered = {str(path): path.location for path in DebugSources().of(step)}
     coverage_map = tables_of(step)
     named = [coverage_map.coverage.file_path(file) for file in range(coverage_map.coverage.files_len)]
     ours = [name for name in named if not name.startswith("/")]
@@ -259,7 +260,7 @@ def test_sources_in_relative_folders_are_found(zig, zig_cache, folder, tmp_path)
 
 def test_source_paths_without_debug_info_are_none(small_pair):
     """There is nothing that would name them."""
-    assert debug_info_sources(small_pair.step) == []
+    assert DebugSources().of(small_pair.step) == []
 
 
 @pytest.mark.timeout(250)
@@ -282,7 +283,7 @@ def test_damaged_debug_info_never_raises_anything_else(zig, zig_cache, folder, t
         (tmp_path / "copy").write_bytes(damaged)
         try:
             tables_of(step)
-            debug_info_sources(step)
+            DebugSources().of(step)
         except InputError:
             pass
 

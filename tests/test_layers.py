@@ -25,7 +25,17 @@ LAYERS = (
 )
 """As in the docstring of the package: each layer imports only those before it. The last is the door."""
 
-LEAVES = ("access", "arguments", "console", "files", "logbook", "signals", "status", "version")
+LEAVES = (
+    "access",
+    "arguments",
+    "console",
+    "files",
+    "freshness",
+    "logbook",
+    "signals",
+    "status",
+    "version",
+)
 """Import nothing of the package but each other; everybody may import them."""
 
 DOOR_IMPORTS = ("access", "coverage", "errors", "status", "step", "version", "webserver", "zig")

@@ -1,14 +1,16 @@
 """The sweep through a line program, against an interpreter that does one opcode after the other."""
 
 from array import array
+from io import BytesIO
 
 import pytest
 from elftools.dwarf.lineprogram import LineProgram as ElftoolsLineProgram
+from elftools.dwarf.structs import DWARFStructs
 from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuzzserver.coverage.line_program import PROGRESS_STEP, FileEntry, LineProgram, resolve_rows
+from fuzzserver.coverage.line_program import NO_FILE, PROGRESS_STEP, FileEntry, LineProgram, resolve_rows
 from fuzzserver.errors import DebugInfoError
 from tests.support_dwarf import (
     STANDARD_LENGTHS,
@@ -43,8 +45,8 @@ def program_of(
 def answers(program: LineProgram, targets: list[int]) -> list[tuple[int, int, int] | None]:
     """What the sweep says, in the form of the reference."""
     rows = resolve_rows(program, array("Q", targets))
-    found = zip(rows.found, rows.file, rows.line, rows.column, strict=True)
-    return [(file, line, column) if is_found else None for is_found, file, line, column in found]
+    found = zip(rows.file, rows.line, rows.column, strict=True)
+    return [None if row[0] == NO_FILE else row for row in found]
 
 
 def set_address(address: int) -> bytes:
@@ -52,8 +54,8 @@ def set_address(address: int) -> bytes:
     return extended(2, address.to_bytes(8, "little"))
 
 
-def opcodes(opcode_base: int) -> st.SearchStrategy[bytes]:
-    """One opcode with its arguments."""
+def opcodes(opcode_base: int, known: bool = False) -> st.SearchStrategy[bytes]:
+    """One opcode with its arguments, on request one that the standard knows."""
     numbers = st.integers(0, 300)
     choices = [
         st.integers(opcode_base, 255).map(lambda op: bytes([op])),
@@ -63,7 +65,9 @@ def opcodes(opcode_base: int) -> st.SearchStrategy[bytes]:
         st.tuples(st.binary(min_size=1, max_size=5).filter(lambda b: 0 not in b), numbers).map(
             lambda pair: extended(3, pair[0] + b"\0" + uleb(pair[1]) + b"\0\0")
         ),
-        st.tuples(st.integers(4, 255), st.binary(max_size=4)).map(lambda pair: extended(*pair)),
+        numbers.map(lambda number: extended(4, uleb(number)))
+        if known
+        else st.tuples(st.integers(4, 255), st.binary(max_size=4)).map(lambda pair: extended(*pair)),
     ]
     standard = {
         1: st.just(b""),
@@ -87,10 +91,10 @@ def opcodes(opcode_base: int) -> st.SearchStrategy[bytes]:
 
 
 @st.composite
-def programs(draw) -> LineProgram:
+def programs(draw, known: bool = False) -> LineProgram:
     """Any well-formed program, also one whose last sequence has no end."""
-    opcode_base = draw(st.sampled_from([13, 13, 10, 14, 20, 4, 1]))
-    code = b"".join(draw(st.lists(opcodes(opcode_base), max_size=40)))
+    opcode_base = draw(st.sampled_from([13, 13, 10] if known else [13, 13, 10, 14, 20, 4, 1]))
+    code = b"".join(draw(st.lists(opcodes(opcode_base, known), max_size=40)))
     return program_of(
         code + draw(st.sampled_from([b"", extended(1)])),
         version=draw(st.integers(2, 5)),
@@ -129,7 +133,7 @@ def test_targets_at_and_beside_each_row_give_what_the_reference_gives(program):
 def test_a_program_that_is_cut_off_is_an_error_or_shorter(program, targets, data):
     """Wherever the section ends, there is DebugInfoError or an answer for each target."""
     cut = data.draw(st.integers(program.start, program.end))
-    shorter = LineProgram(**{**_fields(program), "data": program.data[:cut]})
+    shorter = program._replace(data=program.data[:cut])
     try:
         assert len(answers(shorter, targets)) == len(targets)
     except DebugInfoError as error:
@@ -142,15 +146,11 @@ def test_a_program_that_is_cut_off_is_an_error_or_shorter(program, targets, data
 def test_random_bytes_raise_debug_info_errors_only(code, targets, line_range, opcode_base, line_base):
     """Nonsense may have answers, but no other errors."""
     program = program_of(code, line_base=line_base, line_range=line_range, opcode_base=opcode_base or 1)
-    program = LineProgram(**{**_fields(program), "opcode_base": opcode_base})
+    program = program._replace(opcode_base=opcode_base)
     try:
         assert len(answers(program, targets)) == len(targets)
     except DebugInfoError:
         pass
-
-
-def _fields(program: LineProgram) -> dict:
-    return {name: getattr(program, name) for name in LineProgram.__dataclass_fields__}
 
 
 def test_a_program_without_opcodes_finds_nothing():
@@ -238,16 +238,14 @@ def test_progress_is_told():
 @pytest.mark.parametrize(("line_range", "opcode_base"), [(0, 13), (14, 0), (0, 0)])
 def test_a_header_of_zeros_is_refused(line_range, opcode_base):
     """Dividing by it is no answer."""
-    program = LineProgram(
-        **{**_fields(program_of(b"\x01")), "line_range": line_range, "opcode_base": opcode_base}
-    )
+    program = program_of(b"\x01")._replace(line_range=line_range, opcode_base=opcode_base)
     with pytest.raises(DebugInfoError, match=f"line_range {line_range} and opcode_base {opcode_base}"):
         resolve_rows(program, array("Q", [1]))
 
 
 def test_a_program_beyond_its_section_is_refused():
     """The error tells where it begins and how long the section is."""
-    program = LineProgram(**{**_fields(program_of(b"\x01\x01", lead=b"123")), "end": 100})
+    program = program_of(b"\x01\x01", lead=b"123")._replace(end=100)
     with pytest.raises(DebugInfoError, match=r"at 0x3 runs beyond \.debug_line \(5 bytes\)"):
         resolve_rows(program, array("Q", [1]))
 
@@ -288,6 +286,35 @@ def test_the_reference_agrees_with_pyelftools(debug_pair):
     assert ours == theirs
     targets = sorted({row[0] + step for row in ours for step in (0, 1)})
     assert answers(program, targets) == reference_answers(program, targets)
+
+
+@settings(max_examples=300, deadline=None)
+@given(programs(known=True), any_targets)
+def test_any_program_gives_what_pyelftools_gives(program, targets):
+    """All versions, and all opcodes of the standard, in any number of sequences."""
+    wanted: dict[int, tuple[int, int, int]] = {}
+    for entry in _elftools_program(program).get_entries():
+        state = entry.state
+        if state is not None and not state.end_sequence and state.line != 0:
+            wanted[state.address] = (state.file, state.line if state.line > 0 else 2**32 - 1, state.column)
+    below = [max((address for address in wanted if address <= target), default=None) for target in targets]
+    assert answers(program, targets) == [None if address is None else wanted[address] for address in below]
+
+
+def _elftools_program(program: LineProgram) -> ElftoolsLineProgram:
+    structs = DWARFStructs(little_endian=True, dwarf_format=32, address_size=8, dwarf_version=program.version)
+    header = {
+        "version": program.version,
+        "minimum_instruction_length": program.minimum_instruction_length,
+        "maximum_operations_per_instruction": 1,
+        "default_is_stmt": 1,
+        "line_base": program.line_base,
+        "line_range": program.line_range,
+        "opcode_base": program.opcode_base,
+        "standard_opcode_lengths": program.standard_opcode_lengths,
+        "file_entry": [],
+    }
+    return ElftoolsLineProgram(header, BytesIO(program.data), structs, program.start, program.end)
 
 
 def _from_elftools(parsed: ElftoolsLineProgram, data: bytes) -> LineProgram:

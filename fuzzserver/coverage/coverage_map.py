@@ -8,20 +8,29 @@ import struct
 import threading
 import time
 from array import array
-from bisect import bisect_left
-from dataclasses import astuple, dataclass
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fuzzserver import paths
-from fuzzserver.coverage.executable import PLACEHOLDER_PC, Executable, FileState, check_match
-from fuzzserver.coverage.functions import NO_FUNCTION, Functions, find_functions, points_message
+from fuzzserver.coverage.executable import (
+    PLACEHOLDER_PC,
+    Executable,
+    FileState,
+    check_match,
+)
+from fuzzserver.coverage.functions import Functions, points_message
 from fuzzserver.coverage.history import History, newly_covered
 from fuzzserver.coverage.info import Info, Progress
+from fuzzserver.coverage.resolve import resolve_functions, resolve_points
 from fuzzserver.coverage.seen_pcs import JoinedSeenPcs, SeenPcs, SeenPcsSnapshot
 from fuzzserver.coverage.tables import Coverage, little_endian_bytes
-from fuzzserver.errors import CoverageFileError, ExecutableError, InputError
-from fuzzserver.step import FuzzRunStep, SourcePath
+from fuzzserver.coverage.tables_file import FinishedTables, load_tables, save_tables
+from fuzzserver.errors import CoverageFileError, InputError
+from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import (
     CoverageDeltaHeader,
     CoverageUpdateHeader,
@@ -37,15 +46,10 @@ __all__ = [
     "check_inputs",
     "coverage_delta_message",
     "coverage_update_message",
-    "debug_info_sources",
     "prepare_tables",
 ]
 
 log = logging.getLogger(__name__)
-
-
-PROGRESS_INTERVAL = 0.05
-"""Seconds between two reports of progress at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,14 @@ class CoverageMap:
         history: History,
         start_timestamp: int,
         oddities: tuple[str, ...] = (),
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
+        """Args:
+        keep: called once, when there is time, to write what the next server can use.
+        """
         self.coverage_id = coverage_id
+        self.index_id = os.urandom(8).hex()
+        """Tells this map's ``source_index`` from all others: who has it need not be sent it again."""
         self.facts = facts
         """What the source locations are those of."""
         self.functions = functions
@@ -114,6 +124,7 @@ class CoverageMap:
         # Held from reading a snapshot until it is recorded: what is recorded must not be out of order.
         self._history_lock = threading.Lock()
         self._recorded_files = 0
+        self._keep: Callable[[], None] | None = keep
 
     @property
     def executable(self) -> Path:
@@ -128,6 +139,7 @@ class CoverageMap:
     def describe_json(self) -> dict[str, Any]:
         """What people should know of the executable and of its coverage files, for JSON."""
         return {
+            "index": self.index_id,
             "executable": str(self.executable),
             "executable_time": self.facts.time,
             "replaced": self.replaced,
@@ -169,17 +181,26 @@ class CoverageMap:
     def begin_history(self, kind: str, text: str) -> None:
         """Follow the coverage from now on; ``kind`` and ``text`` are those of a mark."""
         self.history.begin(time.time(), kind, text)
-        self.record()
+        self._take_in()
 
     def record(self) -> None:
-        """Add to the history what is new."""
+        """Add to the history what is new. Write what is to be written, which may take a while."""
+        self._take_in()
+        self.history.save_if_due()
+        self._keep_tables()
+
+    def _take_in(self) -> None:
         with self._history_lock:
             snapshot = self.read()
             if snapshot.files != self._recorded_files:
                 self._recorded_files = snapshot.files
                 self.history.look_anew()
             self.history.record(time.time(), snapshot)
-        self.history.save_if_due()
+
+    def _keep_tables(self) -> None:
+        keep, self._keep = self._keep, None
+        if keep is not None:
+            keep()
 
     def points_message(self) -> bytes:
         """The ``points`` answer: addresses, functions and times of first coverage."""
@@ -196,13 +217,9 @@ class CoverageMap:
         An exact match wins, else the greatest PC below; among equal ones the lowest index.
         Placeholders and PCs without a source location never answer. InputError if none is left.
         """
-        best = -1
-        best_pc = 0
-        for index, pc in enumerate(self._pcs):
-            if best_pc < pc <= addr and pc != PLACEHOLDER_PC and self._has_source(index):
-                best, best_pc = index, pc
-        if best >= 0:
-            return best
+        place = bisect_right(self._possible_entry_points, addr)
+        if place > 0:
+            return self._pcs.index(self._possible_entry_points[place - 1])
         if not self._pcs:
             raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
         known = [pc for index, pc in enumerate(self._pcs) if self._has_source(index)]
@@ -211,6 +228,15 @@ class CoverageMap:
             f"unable to find entry point 0x{addr:x}: of {len(self._pcs)} PCs, {len(known)} have a source "
             f"location{where}"
         )
+
+    @cached_property
+    def _possible_entry_points(self) -> array[int]:
+        """Those PCs that can answer, ascending. Many tests may ask, of a million PCs."""
+        files, nowhere = self.source_locations[0::3], SourceLocation.INVALID.file
+        points = zip(self._pcs, files, strict=True)
+        located = [pc for pc, file in points if file != nowhere and pc not in (0, PLACEHOLDER_PC)]
+        located.sort()
+        return array("Q", located)
 
     @property
     def source_locations_len(self) -> int:
@@ -279,34 +305,71 @@ def prepare_tables(
     many points are done, not too often. Raises InputError with everything that is needed to act on it.
     """
     path = step.coverage_file_path(coverage_id, cache_root)
+    tables_folder = _tables_folder(step)
     with Executable(step.rebuilt_executable) as executable:
         seen_pcs = SeenPcs(path)
         try:
             pcs = seen_pcs.pc_addrs()
             oddities = check_match(executable, pcs, path)
-            coverage = Coverage()
-            info = _debug_info(executable, pcs, oddities)
-            locations = _resolve(info, pcs, coverage, _now_and_then(progress))
+            known = tables_folder and load_tables(tables_folder, coverage_id, executable, pcs)
+            flaws: list[str] = []
+            tables = known or _make_tables(executable, pcs, flaws, progress)
+            facts = ExecutableFacts(
+                executable.path,
+                executable.state,
+                tables.has_debug_info,
+                tables.zig_version,
+            )
+
+            def keep() -> None:
+                # Of what is flawed, people should be told each time.
+                if tables_folder is not None and known is None and tables.has_debug_info and not flaws:
+                    _keep_tables(tables_folder, coverage_id, facts, pcs, tables)
+
             return CoverageMap(
                 coverage_id,
-                ExecutableFacts(
-                    executable.path,
-                    executable.state,
-                    info is not None,
-                    None if info is None else executable.zig_version(),
-                ),
+                facts,
                 seen_pcs,
                 pcs,
-                coverage,
-                locations,
-                _functions(executable, pcs, oddities),
+                tables.coverage,
+                tables.source_locations,
+                tables.functions,
                 History(len(pcs), _history_path(step, coverage_id)),
                 start_timestamp,
-                tuple(oddities),
+                (*oddities, *flaws),
+                keep,
             )
         except BaseException:
             seen_pcs.close()
             raise
+
+
+def _make_tables(
+    executable: Executable, pcs: array[int], flaws: list[str], progress: Progress
+) -> FinishedTables:
+    """The tables of an executable that nobody has looked at before, and what is wrong with them."""
+    coverage = Coverage()
+    info = _debug_info(executable, pcs, flaws)
+    locations = resolve_points(info, pcs, coverage, progress)
+    version = None if info is None else executable.zig_version()
+    functions = resolve_functions(executable, pcs, flaws)
+    return FinishedTables(info is not None, version, coverage, locations, functions)
+
+
+def _keep_tables(
+    folder: Path,
+    coverage_id: int,
+    facts: ExecutableFacts,
+    pcs: array[int],
+    tables: FinishedTables,
+) -> None:
+    """Write the tables for the next look at the same executable."""
+    try:
+        with Executable(facts.path) as executable:
+            if executable.state == facts.state:
+                save_tables(folder, coverage_id, executable, pcs, tables)
+    except InputError as error:
+        log.warning("%s; the tables of '%s' are made anew at the next start", error, facts.path)
 
 
 def _debug_info(executable: Executable, pcs: array[int], oddities: list[str]) -> Info | None:
@@ -326,63 +389,19 @@ def _debug_info(executable: Executable, pcs: array[int], oddities: list[str]) ->
     return None
 
 
-def _resolve(info: Info | None, pcs: array[int], coverage: Coverage, progress: Progress) -> array[int]:
-    """Source locations in the order of the coverage file, whose PCs are not sorted."""
-    if info is None:
-        return array("I", astuple(SourceLocation.INVALID)) * len(pcs)
-    sorted_pcs = array("Q", sorted(set(pcs)))
-    resolved = info.resolve_addresses(sorted_pcs, coverage, progress)
-    locations = array("I", bytes(12 * len(pcs)))
-    for index, pc in enumerate(pcs):
-        place = 3 * bisect_left(sorted_pcs, pc)
-        locations[3 * index : 3 * index + 3] = resolved[place : place + 3]
-    return locations
-
-
-def _now_and_then(progress: Progress) -> Progress:
-    """Hands on what is new, and not too often."""
-    most, due = -1, 0.0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal most, due
-        moment = time.monotonic()
-        if done > most and (moment >= due or done == total):
-            most, due = done, moment + PROGRESS_INTERVAL
-            progress(done, total)
-
-    return tell
-
-
-def _functions(executable: Executable, pcs: array[int], oddities: list[str]) -> Functions:
-    try:
-        return find_functions(executable, pcs)
-    except ExecutableError as error:
-        oddities.append(f"{error}; functions are not shown")
-        return Functions(array("I", [NO_FUNCTION]) * len(pcs), array("I"), b"")
+def _tables_folder(step: FuzzRunStep) -> Path | None:
+    """Where finished tables wait for the next look at the same executable; None to forget them."""
+    if step.tables_dir is not None or step.cache_root is None:
+        return step.tables_dir
+    return paths.data_folder(step.cache_root) / "tables"
 
 
 def _history_path(step: FuzzRunStep, coverage_id: int) -> Path | None:
     """Where the history is kept from one start of the server to the next."""
     if step.cache_root is None:
-        log.info("step '%s' has no cache folder: the history is lost when the server stops", step.name)
+        log.info(
+            "step '%s' has no cache folder: the history is lost when the server stops",
+            step.name,
+        )
         return None
     return paths.data_folder(step.cache_root) / "history" / coverage_file_name(coverage_id)
-
-
-def debug_info_sources(step: FuzzRunStep) -> list[SourcePath]:
-    """The files that the debug info of the step's executable names and that are there."""
-    try:
-        with Executable(step.rebuilt_executable) as executable:
-            paths = Info(executable).source_paths()
-    except InputError as error:
-        log.error("no sources: %s", error)
-        return []
-    there = [path for path in paths if os.path.isfile(path.location)]
-    if len(there) < len(paths):
-        log.info(
-            "%d of %d source files that '%s' names are not on this machine",
-            len(paths) - len(there),
-            len(paths),
-            step.rebuilt_executable,
-        )
-    return there

@@ -9,7 +9,7 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,11 @@ PCS_SECTION = "__sancov_pcs1"
 
 COUNTERS_SECTION = "__sancov_cntrs"
 """One byte for each instrumented point, C code included."""
+
+UNREAD_SECTIONS = frozenset(
+    f".debug_{name}" for name in ("aranges", "frame", "loc", "loclists", "pubnames", "pubtypes")
+)
+"""Debug info that nothing of ours is made of."""
 
 PLACEHOLDER_PC = 1
 """What release builds hold for a block that was optimised away."""
@@ -145,6 +150,26 @@ class Executable:
         # A compressed section may be damaged, or claim any size.
         except (zlib.error, OverflowError, MemoryError) as error:
             raise ExecutableError(f"section {name} of '{self.path}' cannot be read: {error}") from error
+
+    def digest_debug_info(self, update: Callable[[bytes | memoryview], None]) -> None:
+        """Give ``update`` all that source locations and functions are made of, a piece at a time."""
+        update(repr(self.code_ranges()).encode())
+        piece = memoryview(bytearray(1 << 20))
+        for name, section in sorted(self._sections.items()):
+            if not name.startswith((".debug_", ".symtab", ".strtab")) or name in UNREAD_SECTIONS:
+                continue
+            start, size = int(section["sh_offset"]), int(section["sh_size"])
+            update(f"{name} {section['sh_type']} {section['sh_flags']} {size}\n".encode())
+            end = min(start + size, self._size) if self.has_section(name) else start
+            while start < end:
+                try:
+                    read = os.preadv(self._file.fileno(), [piece[: end - start]], start)
+                except OSError as error:
+                    raise ExecutableError(
+                        f"cannot read executable '{self.path}': {error.strerror}"
+                    ) from error
+                update(piece[:read])
+                start += read or end  # It may shrink meanwhile.
 
     def pc_addrs(self) -> array[int] | None:
         """The instrumented points in the order of the coverage file; None without the section.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fuzzserver.coverage.tables import little_endian_bytes
 from fuzzserver.errors import InputError
-from fuzzserver.files import open_regular
+from fuzzserver.files import open_regular, remove_oldest
 from fuzzserver.findings import write_whole
 from fuzzserver.wire.abi import HistorySample
 
@@ -32,6 +32,9 @@ MAGIC = b"fuzzserver history 1\n"
 
 MAX_FILES = 50
 """Each build has a file of its own; of so many builds, the newest, the history is kept."""
+
+MAX_BYTES = 256 << 20
+"""That all files together may take."""
 
 _HEAD = struct.Struct("<III")
 """How many samples, points, and bytes of marks."""
@@ -82,17 +85,7 @@ def save_history(path: Path, stored: StoredHistory) -> None:
     is_new = not os.path.exists(path)  # Unlike Path.exists, it does not fail where nobody may look.
     write_whole(path, MAGIC + zlib.compress(body, 1))
     if is_new:
-        _remove_oldest(path.parent)
-
-
-def _remove_oldest(folder: Path) -> None:
-    try:
-        ours = [path for path in folder.iterdir() if _OUR_NAME.fullmatch(path.name)]
-        ours.sort(key=lambda path: path.stat().st_mtime)
-        for path in ours[:-MAX_FILES]:
-            path.unlink()
-    except OSError as error:  # Another server may be at it, too.
-        log.info("cannot remove old histories from '%s': %s", folder, error.strerror)
+        remove_oldest(path.parent, _OUR_NAME, MAX_FILES, MAX_BYTES)
 
 
 def load_history(path: Path, points_len: int) -> StoredHistory | None:

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator
 from io import BytesIO
+from typing import NamedTuple
 
 from elftools.dwarf.compileunit import CompileUnit
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 from elftools.dwarf.ranges import BaseAddressEntry
 
 from fuzzserver.coverage.executable import Executable
-from fuzzserver.coverage.line_program import FileEntry, LineProgram, ResolvedRows, resolve_rows
+from fuzzserver.coverage.line_program import FileEntry, LineProgram, ResolvedRows
+from fuzzserver.coverage.sweeping import Progress, sweep_programs
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import DebugInfoError
 from fuzzserver.step import SourcePath
-from fuzzserver.wire.abi import FileIndex, SourceLocation
+from fuzzserver.wire.abi import SourceLocation
 
-__all__ = ["Info", "Progress", "compilation_folder"]
+__all__ = ["SLICE", "Info", "Locations", "Progress", "compilation_folder"]
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+INVALID = SourceLocation.INVALID
+_ADDRESS_PAIR = struct.Struct("<QQ")
+_BASE_ADDRESS_FOLLOWS = (1 << 64) - 1
+SLICE = 1 << 16
+"""Points that are worked on in one go, some milliseconds of work."""
 
 _SECTIONS = (
     "info",
@@ -47,21 +52,32 @@ _SECTIONS = (
 _REQUIRED = (".debug_info", ".debug_abbrev", ".debug_line")
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(NamedTuple):
     start: int
     end: int
     unit: int
     """Index into the units."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(NamedTuple):
     """Neighbours among the sorted PCs that lie in the same unit: items ``[start, end)``."""
 
     start: int
     end: int
     unit: int
+
+
+class Locations(NamedTuple):
+    """Source locations, item i of each array for address i."""
+
+    file: array[int]
+    line: array[int]
+    column: array[int]
+
+    @classmethod
+    def invalid(cls, count: int) -> Locations:
+        """Those of ``count`` addresses that nothing is known of."""
+        return cls(*(array("I", [number]) * count for number in (INVALID.file, INVALID.line, INVALID.column)))
 
 
 class Info:
@@ -94,30 +110,31 @@ class Info:
 
     def resolve_addresses(
         self, sorted_pcs: array[int], coverage: Coverage, progress: Progress = lambda done, total: None
-    ) -> array[int]:
-        """Source locations of ``sorted_pcs`` (ascending), three u32 each: file, line, column.
+    ) -> Locations:
+        """Source locations of ``sorted_pcs``, which must be ascending; the same one may come twice.
 
         Directories and files are added to ``coverage`` in the order in which they are first seen.
         ``progress`` is told now and then how many of how many addresses are done.
         """
-        locations = array("I", astuple(SourceLocation.INVALID)) * len(sorted_pcs)
+        locations = Locations.invalid(len(sorted_pcs))
         runs = list(self._runs(sorted_pcs))
         targets: dict[int, array[int]] = {}
         for run in runs:
             targets.setdefault(run.unit, array("Q")).extend(sorted_pcs[run.start : run.end])
-        resolved: dict[int, _UnitLocations | None] = {}
-        behind = 0
-        for unit, pcs in targets.items():
-            resolved[unit] = self._resolve_unit(unit, pcs, _continued(progress, behind, len(sorted_pcs)))
-            behind += len(pcs)
-            progress(behind, len(sorted_pcs))
+        programs = {unit: program for unit in targets if (program := self._line_program(unit)) is not None}
+        jobs = [(program, targets[unit]) for unit, program in programs.items()]
+        unit_files: dict[int, _UnitFiles] = {}
+        for (unit, program), rows in zip(programs.items(), sweep_programs(jobs, progress), strict=True):
+            if isinstance(rows, DebugInfoError):
+                self._report(self.units[unit], f"resolves none of its {len(targets[unit])} points", rows)
+            else:
+                unit_files[unit] = _UnitFiles(program, rows, coverage)
         done = dict.fromkeys(targets, 0)
         for run in runs:
             offset = done[run.unit]
             done[run.unit] += run.end - run.start
-            unit_files = resolved[run.unit]
-            if unit_files is not None:
-                unit_files.write(run, offset, coverage, locations)
+            if run.unit in unit_files:
+                unit_files[run.unit].write(run, offset, locations)
         return locations
 
     def source_paths(self) -> list[SourcePath]:
@@ -142,26 +159,21 @@ class Info:
     def _runs(self, sorted_pcs: array[int]) -> Iterator[_Run]:
         """Assign PCs to units as Zig does: the first range, by start, that ends above the PC."""
         position = 0
+        run = _Run(0, 0, 0)
         for item in self._ranges:
             end = bisect_left(sorted_pcs, item.end, position)
             if end <= position:
                 continue
             start = bisect_left(sorted_pcs, item.start, position, end)
-            if start < end:
-                yield _Run(start, end, item.unit)
+            # A unit may have a range for each function.
+            if start == run.end and item.unit == run.unit:
+                start = run.start
+            elif run.start < run.end:
+                yield run
+            run = _Run(start, end, item.unit)
             position = end
-
-    def _resolve_unit(
-        self, index: int, pcs: array[int], progress: Callable[[int], None]
-    ) -> _UnitLocations | None:
-        program = self._line_program(index)
-        if program is None:
-            return None
-        try:
-            return _UnitLocations(program, resolve_rows(program, pcs, progress))
-        except DebugInfoError as error:
-            self._report(self.units[index], f"resolves none of its {len(pcs)} points", error)
-            return None
+        if run.start < run.end:
+            yield run
 
     def _line_program(self, index: int) -> LineProgram | None:
         """The program of a unit, None if it has none; a damaged one is reported."""
@@ -176,45 +188,50 @@ class Info:
         log.warning("'%s': unit at 0x%x %s: %s", self._executable.path, unit.cu_offset, what, error)
 
 
-@dataclass(slots=True)
-class _UnitLocations:
-    """The rows of one unit's PCs, in ascending order of the PCs."""
+class _UnitFiles(dict[int, int]):
+    """The rows of one unit's PCs, in their order; as a dictionary, table index by file register.
 
-    program: LineProgram
-    rows: ResolvedRows
-    _interned: dict[int, FileIndex | None] = field(default_factory=dict)
-    """File register to index in the tables."""
+    A file is interned when it is first asked for.
+    """
 
-    def write(self, run: _Run, offset: int, coverage: Coverage, locations: array[int]) -> None:
+    def __init__(self, program: LineProgram, rows: ResolvedRows, coverage: Coverage) -> None:
+        super().__init__()
+        self._program = program
+        self._rows = rows
+        self._coverage = coverage
+
+    def write(self, run: _Run, offset: int, locations: Locations) -> None:
         """Store the locations of ``run``, whose rows begin at ``offset``."""
-        rows = self.rows
-        interned = self._interned
-        for index in range(offset, offset + run.end - run.start):
-            if not rows.found[index]:
-                continue
-            number = rows.file[index]
-            if number not in interned:
-                interned[number] = self._intern(number, coverage)
-            file = interned[number]
-            if file is None:
-                continue
-            place = 3 * (run.start + index - offset)
-            locations[place] = file
-            locations[place + 1] = rows.line[index]
-            locations[place + 2] = rows.column[index]
+        rows = self._rows
+        # Not all at once: a single call would keep all other threads waiting.
+        for place in range(run.start, run.end, SLICE):
+            here = slice(place, min(place + SLICE, run.end))
+            there = slice(here.start - run.start + offset, here.stop - run.start + offset)
+            files = array("I", map(self.__getitem__, rows.file[there]))
+            locations.file[here] = files
+            locations.line[here] = rows.line[there]
+            locations.column[here] = rows.column[there]
+            if INVALID.file in files:
+                for index, file in enumerate(files, place):
+                    if file == INVALID.file:
+                        locations.line[index], locations.column[index] = INVALID.line, INVALID.column
 
-    def _intern(self, number: int, coverage: Coverage) -> FileIndex | None:
-        """The table's index of the unit's file ``number``; None if there is no such file."""
-        index = number - (self.program.version < 5)
-        files = self.program.files
+    def __missing__(self, number: int) -> int:
+        """The table's index of the unit's file ``number``; that of no file if there is none."""
+        file = self[number] = self._intern(number)
+        return file
+
+    def _intern(self, number: int) -> int:
+        index = number - (self._program.version < 5)
+        files = self._program.files
         if index >= len(files):
-            files = (*files, *self.rows.defined_files)
+            files = (*files, *self._rows.defined_files)
         if not 0 <= index < len(files):
-            return None
+            return INVALID.file
         entry = files[index]
-        if entry.dir_index >= len(self.program.directories):
-            return None
-        return coverage.intern_file(self.program.directories[entry.dir_index], entry.path)
+        if entry.dir_index >= len(self._program.directories):
+            return INVALID.file
+        return self._coverage.intern_file(self._program.directories[entry.dir_index], entry.path)
 
 
 def compilation_folder(executable: Executable) -> str | None:
@@ -232,11 +249,6 @@ def compilation_folder(executable: Executable) -> str | None:
     except Exception as error:
         log.warning("debug info of '%s' is damaged: %r", executable.path, error)
         return None
-
-
-def _continued(progress: Progress, behind: int, total: int) -> Callable[[int], None]:
-    """Tells the progress of one unit as that of the whole."""
-    return lambda count: progress(behind + count, total)
 
 
 def _dwarf_info(executable: Executable) -> DWARFInfo:
@@ -274,12 +286,29 @@ def _pc_ranges(unit: CompileUnit) -> Iterator[tuple[int, int]]:
     if ranges is None or lists is None:
         return
     base = low.value if low is not None else 0
+    section = unit.dwarfinfo.debug_ranges_sec
+    if unit["version"] < 5 and section is not None:
+        assert isinstance(section.stream, BytesIO)
+        yield from _range_list(section.stream.getbuffer()[ranges.value :], base)
+        return
     for entry in lists.get_range_list_at_offset(ranges.value, unit):
         if isinstance(entry, BaseAddressEntry):
             base = entry.base_address
         elif entry.begin_offset != entry.end_offset:  # LLVM emits empty ranges, too.
             start = 0 if entry.is_absolute else base
             yield start + entry.begin_offset, start + entry.end_offset
+
+
+def _range_list(data: memoryview, base: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a list as it was before DWARF 5; it may have one for each function."""
+    for start, end in _ADDRESS_PAIR.iter_unpack(data[: len(data) // 16 * 16]):
+        if start == _BASE_ADDRESS_FOLLOWS:
+            base = end
+        elif start != end:  # LLVM emits empty ranges, too.
+            yield base + start, base + end
+        elif start == 0:
+            return
+    raise DebugInfoError("range list has no end")
 
 
 def _line_program(dwarf: DWARFInfo, unit: CompileUnit, debug_line: bytes) -> LineProgram | None:
