@@ -77,3 +77,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
         raise AttributeError(f"module 'fuzzserver' has no attribute '{name}'")
     value = globals()[name] = getattr(import_module(f"fuzzserver.{_MODULES[name]}"), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -36,7 +36,7 @@ class Limits:
     body_seconds: float = 5.0
     """For a request's body."""
     write_seconds: float = 5.0
-    """For each ``WRITE_BYTES`` of an answer: a client that reads more slowly is dropped."""
+    """For each 64 KiB of an answer: a client that reads more slowly is dropped."""
     message_bytes: int = 4096
     """Of a WebSocket message from a viewer, in all its parts. Viewers have nothing to say."""
     messages_per_second: float = 50.0

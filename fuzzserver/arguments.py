@@ -159,7 +159,7 @@ def _compiler_options() -> _Parser:
         "--cache-dir",
         type=Path,
         metavar="FOLDER",
-        help="where compiled files of our own are kept "
+        help="where compiled files of our own are kept, and the tables of 'serve' "
         "(default: $XDG_CACHE_HOME/fuzzserver, else ~/.cache/fuzzserver)",
     )
     group.add_argument(

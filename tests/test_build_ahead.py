@@ -67,6 +67,15 @@ def in_background(server: WebServer, path: str) -> tuple[threading.Thread, list[
     return thread, answers
 
 
+def compile_ahead(server: WebServer, zig: Zig, step: FuzzRunStep) -> dict[str, Any]:
+    """Have the compiler started, and give way."""
+    show_map(server, step, 7)
+    eventually(lambda: compile_calls(zig), "no compiler is started")
+    (call,) = compile_calls(zig)
+    eventually(lambda: nice_of(call) == BACKGROUND, "it takes all that it can get")
+    return call
+
+
 def test_once_and_when_there_is_something_to_show(tmp_path: Path, step: FuzzRunStep) -> None:
     """The first map starts the compiler, neither the server itself nor a second map does."""
     zig = fake_zig(tmp_path / "bin")
@@ -86,10 +95,7 @@ def test_a_request_joins_it_and_has_it_hurry(tmp_path: Path, step: FuzzRunStep) 
     """Nobody waits for a compiler that gives way, and nobody starts another one."""
     zig = fake_zig(tmp_path / "bin", compile="wait_for_file")
     with serving(zig, tmp_path) as server:
-        show_map(server, step, 7)
-        eventually(lambda: compile_calls(zig), "no compiler is started")
-        (call,) = compile_calls(zig)
-        eventually(lambda: nice_of(call) == BACKGROUND, "it takes all that it can get")
+        call = compile_ahead(server, zig, step)
         assert shares_of(call) in (str(BACKGROUND), "none")
         thread, answers = in_background(server, "/main.wasm")
         may = os.geteuid() == 0
@@ -113,10 +119,7 @@ def test_who_may_not_hurry_waits(tmp_path: Path, step: FuzzRunStep, monkeypatch:
     monkeypatch.setattr(os, "setpriority", refuse)
     zig = fake_zig(tmp_path / "bin", compile="wait_for_file")
     with serving(zig, tmp_path) as server:
-        show_map(server, step, 7)
-        eventually(lambda: compile_calls(zig), "no compiler is started")
-        (call,) = compile_calls(zig)
-        eventually(lambda: nice_of(call) == BACKGROUND, "it takes all that it can get")
+        compile_ahead(server, zig, step)
         thread, answers = in_background(server, "/main.wasm")
         eventually(lambda: server._compile_client._nice == 0, "nobody asks")
         (tmp_path / "bin" / "go").touch()

@@ -258,10 +258,12 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAULTS_TEST", "yes")
     code = """
 import os, resource
+input()
 names = ["ZIG_PROGRESS", "LISTEN_FDS", "FAULTS_TEST"]
 print([os.environ.get(name) for name in names], resource.getrlimit(resource.RLIMIT_CORE))
 """
     with ChildGroup().spawn(python(code)) as child:
+        assert child.send(b"\n")  # Only then it must be so: the limit is set while it starts.
         output = b"".join(data for _, data in child.output())
     assert output == b"[None, None, 'yes'] (0, 0)\n"
 

@@ -2,22 +2,36 @@
 
 import json
 import logging
+import socket
+import ssl
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection
+from wsproto import ConnectionType, WSConnection
 
 from fuzzserver import WebServer
+from fuzzserver.access import DEFAULT_LIMITS, Access
 from fuzzserver.coverage.coverage_map import CoverageMap
+from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.web import hub, session
-from fuzzserver.web.session import Moment
+from fuzzserver.web.hub import Hub
+from fuzzserver.web.session import Moment, Told
+from fuzzserver.web.web_socket import WebSocket
 from fuzzserver.wire.abi import coverage_file_name
+from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
+from tests.support_http import upgrade_request
 from tests.support_maps import show_map
-from tests.support_time import eventually
+from tests.support_sockets import PING, UPGRADED, frame
+from tests.support_time import WAIT, eventually
+from tests.support_tls import make_certificate
 from tests.support_web import viewer, watch
 
 OURS = {"subprotocols": ["fuzzserver"]}
@@ -151,3 +165,119 @@ def test_fault_harms_those_who_would_be_told(
         watch(good, "entry_points")
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(errors) == 1
+
+
+ZIGS_PAGE = Told(None, False)
+"""What a viewer was told who has just come."""
+
+
+@pytest.fixture
+def alone() -> Hub:
+    """A hub without a server, which runs in the test's own thread."""
+    return Hub(SimpleNamespace(coverage_files=CoverageFiles()))
+
+
+def test_what_comes_while_news_are_told_is_told_before_the_end(
+    alone: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two, the last status may have been set, which says why it is over."""
+    moments = []
+
+    def tell(self: Hub, _: object) -> None:
+        moments.append(self._moment)
+        self.stop()
+
+    monkeypatch.setattr(Hub, "_tell", tell)
+    alone.join(object(), ZIGS_PAGE)
+    alone.run()
+    assert len(moments) == 2 == len(set(map(id, moments)))
+
+
+def test_first_viewer_is_not_told_twice_in_a_row(alone: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a long time without any, nothing has to be made up for."""
+    monkeypatch.setattr(hub, "UPDATE_INTERVAL", 1000.0)
+    alone.join(object(), ZIGS_PAGE)
+    assert len(alone._wait()) == 1
+    assert not alone._is_time_for_all()
+
+
+def test_fault_of_many_is_logged_once(
+    alone: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thousand pages that come again and again do not fill the log."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Moment, "speech", fail)
+    web_sockets = [Mock() for _ in range(10)]
+    for web_socket in web_sockets:
+        alone.join(web_socket, ZIGS_PAGE)
+    for each in alone._wait():
+        alone._tell(each)
+    assert [web_socket.fail.call_count for web_socket in web_sockets] == [1] * 10
+    (record,) = caplog.records
+    assert "RuntimeError: a fault of ours" in record.getMessage()
+
+
+def test_newcomers_bring_no_news_to_those_of_other_maps(
+    web_server: WebServer, debug_pair: FuzzedPair, safe_pair: FuzzedPair
+) -> None:
+    """A map that nobody has looked at for one moment is no other one."""
+    show_map(web_server, replace(debug_pair.step, key="a"), debug_pair.coverage_id)
+    show_map(web_server, replace(safe_pair.step, key="b"), safe_pair.coverage_id)
+    site = web_server._http_server.routes.site
+    moment = Moment(site)
+    told = moment.speech(Told(safe_pair.coverage_id, False)).told
+    moment = Moment(site, moment)
+    assert moment.speech(Told(debug_pair.coverage_id, False)).data
+    assert Moment(site, moment).speech(told).data == []
+
+
+def test_nothing_is_sent_when_it_is_over() -> None:
+    """The socket is closed then: what is sent later might reach somebody else, or go without TLS."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        web_socket = WebSocket(
+            ours, WSConnection(ConnectionType.SERVER), DEFAULT_LIMITS, lambda *_: pytest.fail("who speaks?")
+        )
+        theirs.shutdown(socket.SHUT_WR)
+        web_socket.run(b"")
+        assert not web_socket.offer([b"too late"])
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(100)
+
+
+def test_tls_is_used_by_one_thread_at_a_time(
+    zig: Zig, zig_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub sends while the connection's thread receives; OpenSSL allows one of them."""
+    certificate, key = make_certificate(tmp_path)
+    with WebServer(zig=zig, cache_dir=zig_cache, access=Access(tls_cert=certificate, tls_key=key)) as server:
+        sessions = server._http_server._sessions
+        calls: dict[str, list[bool]] = {"recv": [], "send": [], "pending": []}
+
+        def watch_calls(name: str) -> None:
+            call = getattr(ssl.SSLSocket, name)
+
+            def watched(self: ssl.SSLSocket, *args: object) -> object:
+                for each in [each for each in sessions if each._connection is self]:
+                    calls[name].append(each._lock._is_owned())
+                return call(self, *args)
+
+            monkeypatch.setattr(ssl.SSLSocket, name, watched)
+
+        for name in calls:
+            watch_calls(name)
+        context = ssl.create_default_context(cafile=certificate)
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=WAIT) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(upgrade_request(server.port))
+            assert connection.recv(100).startswith(UPGRADED)
+            connection.sendall(frame(PING))
+            eventually(lambda: all(calls.values()), "not all of them are called")
+    assert {name: set(owned) for name, owned in calls.items()} == {name: {True} for name in calls}

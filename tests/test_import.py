@@ -13,6 +13,7 @@ def test_all_names_are_there():
     names = {}
     exec("from fuzzserver import *", names)
     assert set(fuzzserver.__all__) <= set(names)
+    assert set(fuzzserver.__all__) <= set(dir(fuzzserver))
     for name in set(fuzzserver.__all__) - {"__version__"}:
         value = getattr(fuzzserver, name)
         assert value is names[name]

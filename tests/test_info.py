@@ -212,7 +212,7 @@ def test_addresses_must_be_in_a_unit(zig, zig_cache, folder):
     path = c_executable(zig, zig_cache, folder, "-gdwarf-5", "-O1")
     with Executable(path) as executable:
         info = Info(executable)
-        start, end = info._ranges[0].start, info._ranges[0].end
+        start, end, _ = info._ranges[0]
         pcs = array("Q", [0, 1, start - 1, start, end - 1, 2**64 - 1])
         found = [file != 0xFFFFFFFF for file in info.resolve_addresses(pcs, Coverage()).file]
     assert found[:2] == [False, False]

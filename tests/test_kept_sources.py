@@ -297,3 +297,25 @@ def test_a_stop_removes_what_is_kept(folder: Folder, tmp_path: Path) -> None:
     with serving(folder, tmp_path) as server:
         assert ask(server.port, "/sources.tar").status == 200
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "a descriptor is left")
+
+
+def test_a_disk_that_hangs_does_not_keep_a_stop(folder: Folder, monkeypatch) -> None:
+    """What is being made is left to whoever makes it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        begun.set()
+        go_on.wait(WAIT)
+
+    monkeypatch.setattr(kept_sources, "write_sources_tar", hang)
+    reader = threading.Thread(target=folder.received)
+    reader.start()
+    assert begun.wait(WAIT)
+    closing = threading.Thread(target=folder.kept.close)
+    closing.start()
+    closing.join(WAIT / 6)
+    hangs = closing.is_alive()
+    go_on.set()
+    reader.join()
+    closing.join()
+    assert not hangs

@@ -170,7 +170,7 @@ def test_the_chart_says_so_while_there_is_nothing(page: Page, web_server: WebSer
 
 def test_the_chart_goes_on_live(page: Page, web_server: WebServer, puppet: Puppet) -> None:
     """What is new is appended, without a reload."""
-    page.visit(web_server.url)
+    page.visit(f"{web_server.url}debug/")  # There each module is a file of its own, and can be asked.
     page.until(lambda: page.is_shown(".chartPlot"))
     samples = "return import('./wasm.js').then(({wasm}) => wasm.historyLen())"
     before = page.script(samples)

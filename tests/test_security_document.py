@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fuzzserver import paths
 from fuzzserver.access import DEFAULT_LIMITS
-from fuzzserver.web import connection, gate, head, source_files
+from fuzzserver.web import body, connection, gate, head, source_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SECURITY = " ".join((ROOT / "SECURITY.md").read_text().split())
@@ -22,7 +22,7 @@ def test_numbers() -> None:
     assert f"whole {limits.head_seconds:g} seconds after its first byte" in PROTOCOL
     assert f"Bodies up to {connection.MAX_BODY >> 10} KiB are read" in PROTOCOL
     assert (
-        f"Each {connection.WRITE_BYTES >> 10} KiB of an answer must be read within "
+        f"Each {body.PIECE >> 10} KiB of an answer must be read within "
         f"{limits.write_seconds:g} seconds" in PROTOCOL
     )
     assert f"messages up to {limits.message_bytes >> 10} KiB" in PROTOCOL

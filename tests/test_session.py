@@ -393,9 +393,12 @@ def test_plain_request_without_upgrade_header_is_no_web_socket(web_server: WebSe
 
 
 def two_targets(web_server: WebServer, debug: FuzzedPair, safe: FuzzedPair) -> None:
-    """Post the Debug build as a target that came first, and the ReleaseSafe build as another."""
-    web_server.post(CoverageMsg(debug.coverage_id, replace(debug.step, key="first")))
-    web_server.post(CoverageMsg(safe.coverage_id, replace(safe.step, key="second")))
+    """Post the Debug build as a target that came first, and the ReleaseSafe build as another, both without
+    the histories that earlier tests have left.
+    """
+    for pair, key in ((debug, "first"), (safe, "second")):
+        step = replace(pair.step, key=key, cache_root=None, coverage_file=pair.coverage_file)
+        web_server.post(CoverageMsg(pair.coverage_id, step))
     eventually(lambda: web_server.coverage_files.get(safe.coverage_id), "there is no map")
 
 

@@ -226,7 +226,7 @@ def hold() -> None:
     """The parent of the test above: a process of it is at work for long."""
     sweeper = sweeping._Sweeper()
     program = program_of(set_address(0) + b"\x01" * 100_000_000)
-    sweeper.begin([sweeping._message(sweeping._Part(0, 0, program.end), program, array("Q", [1]))])
+    sweeper.begin([(sweeping._Part(0, 0, program.end), program, array("Q", [1]))])
     print(sweeper._process.pid, flush=True)
     os.read(sweeper.stdout, 1)
 

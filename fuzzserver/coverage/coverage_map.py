@@ -25,8 +25,9 @@ from fuzzserver.coverage.executable import (
 from fuzzserver.coverage.functions import Functions, points_message
 from fuzzserver.coverage.history import History, newly_covered
 from fuzzserver.coverage.info import Info, Progress
-from fuzzserver.coverage.resolve import resolve_functions, resolve_points
+from fuzzserver.coverage.resolve import resolve_points
 from fuzzserver.coverage.seen_pcs import JoinedSeenPcs, SeenPcs, SeenPcsSnapshot
+from fuzzserver.coverage.sweeping import Sweeping
 from fuzzserver.coverage.tables import Coverage, little_endian_bytes
 from fuzzserver.coverage.tables_file import FinishedTables, load_tables, save_tables
 from fuzzserver.errors import CoverageFileError, InputError
@@ -349,10 +350,10 @@ def _make_tables(
 ) -> FinishedTables:
     """The tables of an executable that nobody has looked at before, and what is wrong with them."""
     coverage = Coverage()
-    info = _debug_info(executable, pcs, flaws)
-    locations = resolve_points(info, pcs, coverage, progress)
+    with Sweeping() as sweeping:
+        info = _debug_info(executable, pcs, flaws, sweeping)
+        locations, functions = resolve_points(executable, info, pcs, coverage, flaws, progress)
     version = None if info is None else executable.zig_version()
-    functions = resolve_functions(executable, pcs, flaws)
     return FinishedTables(info is not None, version, coverage, locations, functions)
 
 
@@ -372,10 +373,12 @@ def _keep_tables(
         log.warning("%s; the tables of '%s' are made anew at the next start", error, facts.path)
 
 
-def _debug_info(executable: Executable, pcs: array[int], oddities: list[str]) -> Info | None:
+def _debug_info(
+    executable: Executable, pcs: array[int], oddities: list[str], sweeping: Sweeping
+) -> Info | None:
     """None without usable debug info, which is an oddity and no error: counters can be shown."""
     try:
-        info = Info(executable)
+        info = Info(executable, sweeping)
     except InputError as error:
         oddities.append(f"{error}; counters are shown, source is not")
         return None

@@ -12,8 +12,9 @@ import os
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from operator import itemgetter
 from typing import NamedTuple
 
 from elftools.dwarf.compileunit import CompileUnit
@@ -22,7 +23,7 @@ from elftools.dwarf.ranges import BaseAddressEntry
 
 from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.line_program import FileEntry, LineProgram, ResolvedRows
-from fuzzserver.coverage.sweeping import Progress, sweep_programs
+from fuzzserver.coverage.sweeping import Progress, Sweeping
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import DebugInfoError
 from fuzzserver.step import SourcePath
@@ -50,13 +51,6 @@ _SECTIONS = (
     "str_offsets",
 )
 _REQUIRED = (".debug_info", ".debug_abbrev", ".debug_line")
-
-
-class _Range(NamedTuple):
-    start: int
-    end: int
-    unit: int
-    """Index into the units."""
 
 
 class _Run(NamedTuple):
@@ -87,44 +81,59 @@ class Info:
     invalid, which is no error.
     """
 
-    def __init__(self, executable: Executable) -> None:
-        """Read units and ranges; DebugInfoError if they contradict themselves."""
+    def __init__(self, executable: Executable, sweeping: Sweeping | None = None) -> None:
+        """Read units and ranges; DebugInfoError if they contradict themselves.
+
+        ``sweeping`` is who looks through the line programs; its context is the caller's.
+        """
         self._executable = executable
+        self._sweeping = sweeping or Sweeping()
         self.units: list[CompileUnit] = []
-        self._ranges: list[_Range] = []
+        self._ranges: list[tuple[int, int, int]] = []
+        """Start, end, and index into the units."""
         if not all(executable.has_section(name) for name in _REQUIRED):
             return
         self._debug_line = executable.section_data(".debug_line")
+        if sweeping is not None:
+            sweeping.prepare(self._debug_line)
         try:
-            self._dwarf = _dwarf_info(executable)
+            self._dwarf = _dwarf_info(executable, self._debug_line)
             self.units = list(self._dwarf.iter_CUs())
         # pyelftools reports damaged input by whatever its parsers run into.
         except Exception as error:
             raise DebugInfoError(f"debug info of '{executable.path}' is damaged: {error!r}") from error
         for index, unit in enumerate(self.units):
             try:
-                self._ranges += [_Range(*pair, index) for pair in _pc_ranges(unit)]
+                self._ranges += [(start, end, index) for start, end in _pc_ranges(unit)]
             except Exception as error:
                 self._report(unit, "has no readable address ranges", error)
-        self._ranges.sort(key=lambda item: item.start)
+        self._ranges.sort(key=itemgetter(0))
 
     def resolve_addresses(
-        self, sorted_pcs: array[int], coverage: Coverage, progress: Progress = lambda done, total: None
+        self,
+        sorted_pcs: array[int],
+        coverage: Coverage,
+        progress: Progress = lambda done, total: None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Locations:
         """Source locations of ``sorted_pcs``, which must be ascending; the same one may come twice.
 
         Directories and files are added to ``coverage`` in the order in which they are first seen.
-        ``progress`` is told now and then how many of how many addresses are done.
+        ``progress`` is told now and then how many of how many addresses are done. ``meanwhile`` is
+        called once, while other processes look through the line programs, if they do.
         """
-        locations = Locations.invalid(len(sorted_pcs))
         runs = list(self._runs(sorted_pcs))
         targets: dict[int, array[int]] = {}
         for run in runs:
             targets.setdefault(run.unit, array("Q")).extend(sorted_pcs[run.start : run.end])
         programs = {unit: program for unit in targets if (program := self._line_program(unit)) is not None}
-        jobs = [(program, targets[unit]) for unit, program in programs.items()]
+        with self._sweeping as sweeping:
+            sweeping.begin([(program, targets[unit]) for unit, program in programs.items()])
+            meanwhile()
+            found = sweeping.finish(progress)
+        locations = Locations.invalid(len(sorted_pcs))
         unit_files: dict[int, _UnitFiles] = {}
-        for (unit, program), rows in zip(programs.items(), sweep_programs(jobs, progress), strict=True):
+        for (unit, program), rows in zip(programs.items(), found, strict=True):
             if isinstance(rows, DebugInfoError):
                 self._report(self.units[unit], f"resolves none of its {len(targets[unit])} points", rows)
             else:
@@ -160,17 +169,17 @@ class Info:
         """Assign PCs to units as Zig does: the first range, by start, that ends above the PC."""
         position = 0
         run = _Run(0, 0, 0)
-        for item in self._ranges:
-            end = bisect_left(sorted_pcs, item.end, position)
+        for first, above, unit in self._ranges:
+            end = bisect_left(sorted_pcs, above, position)
             if end <= position:
                 continue
-            start = bisect_left(sorted_pcs, item.start, position, end)
+            start = bisect_left(sorted_pcs, first, position, end)
             # A unit may have a range for each function.
-            if start == run.end and item.unit == run.unit:
+            if start == run.end and unit == run.unit:
                 start = run.start
             elif run.start < run.end:
                 yield run
-            run = _Run(start, end, item.unit)
+            run = _Run(start, end, unit)
             position = end
         if run.start < run.end:
             yield run
@@ -242,7 +251,7 @@ def compilation_folder(executable: Executable) -> str | None:
     if not all(executable.has_section(name) for name in _REQUIRED):
         return None
     try:
-        unit = next(_dwarf_info(executable).iter_CUs(), None)
+        unit = next(_dwarf_info(executable, b"").iter_CUs(), None)
         attribute = unit and unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
         return os.fsdecode(attribute.value) if attribute else None
     # pyelftools reports damaged input by whatever its parsers run into.
@@ -251,7 +260,7 @@ def compilation_folder(executable: Executable) -> str | None:
         return None
 
 
-def _dwarf_info(executable: Executable) -> DWARFInfo:
+def _dwarf_info(executable: Executable, debug_line: bytes) -> DWARFInfo:
     """pyelftools' view of the sections that we need; its own loader would read all of them."""
     sections: dict[str, DebugSectionDescriptor | None] = {}
     for name in _SECTIONS:
@@ -259,7 +268,7 @@ def _dwarf_info(executable: Executable) -> DWARFInfo:
         if not executable.has_section(section):
             sections[f"debug_{name}_sec"] = None
             continue
-        data = executable.section_data(section)
+        data = debug_line if name == "line" else executable.section_data(section)
         sections[f"debug_{name}_sec"] = DebugSectionDescriptor(BytesIO(data), section, 0, len(data), 0)
     unused = ("aranges", "frame", "loc", "pubtypes", "pubnames", "loclists", "sup", "types")
     return DWARFInfo(

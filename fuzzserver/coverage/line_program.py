@@ -177,7 +177,8 @@ def _advances(program: LineProgram) -> tuple[list[int], list[int]]:
 def _sweep(program: LineProgram, targets: array[int], progress: Callable[[int], None], stretch: int) -> Sweep:
     # One long loop on purpose: it runs once for each opcode, of which a large executable has tens
     # of millions, and a call for each would double its time. Locals are the state machine's registers;
-    # an iterator hands out the bytes faster than an index does.
+    # an iterator hands out the bytes faster than an index does, and a loop that ends at once takes one
+    # faster than a call. What is frequent is asked for first.
     code = iter(program.data[program.start : program.end])
     next_byte = code.__next__
     opcode_base, min_inst = program.opcode_base, program.minimum_instruction_length
@@ -204,9 +205,17 @@ def _sweep(program: LineProgram, targets: array[int], progress: Callable[[int], 
                 address += address_advance[opcode]
                 line += line_advance[opcode]
             elif opcode == LNS_SET_COLUMN:
-                column = next_byte()
+                for column in code:  # noqa: B007
+                    break
+                else:
+                    raise StopIteration
                 if column >= 0x80:
                     column, _ = _longer(column, next_byte)
+                continue
+            elif opcode == LNS_NEGATE_STMT:
+                continue
+            elif opcode == LNS_CONST_ADD_PC:
+                address += const_add_pc
                 continue
             elif opcode == LNS_ADVANCE_LINE:
                 value = next_byte()
@@ -216,10 +225,7 @@ def _sweep(program: LineProgram, targets: array[int], progress: Callable[[int], 
                 else:
                     line += value if value < 0x40 else value - 0x80
                 continue
-            elif opcode == LNS_NEGATE_STMT or opcode == LNS_SET_BASIC_BLOCK:
-                continue
-            elif opcode == LNS_CONST_ADD_PC:
-                address += const_add_pc
+            elif opcode == LNS_SET_BASIC_BLOCK:
                 continue
             elif opcode == LNS_COPY:
                 pass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import pairwise
 
 from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.functions import NO_FUNCTION, Functions, find_functions
@@ -12,39 +13,75 @@ from fuzzserver.coverage.info import SLICE, Info, Locations, Progress
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import ExecutableError
 
-__all__ = ["PROGRESS_INTERVAL", "resolve_functions", "resolve_points"]
+__all__ = ["PROGRESS_INTERVAL", "resolve_points"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of progress at least."""
 
 
-def _ascending(pcs: array[int]) -> array[int]:
-    """The indexes of ``pcs`` in ascending order of the PCs."""
+def resolve_points(
+    executable: Executable,
+    info: Info | None,
+    pcs: array[int],
+    coverage: Coverage,
+    oddities: list[str],
+    progress: Progress,
+) -> tuple[array[int], Functions]:
+    """File, line and column of each point, of which none is known without ``info``, and their functions."""
+    if info is None:
+        unknown = Locations.invalid(len(pcs))
+        return _side_by_side(unknown), _functions(executable, pcs, oddities)
+    order, sorted_pcs = _ascending(pcs)
+    stretches: list[tuple[int, int]] = []
+    functions: list[Functions] = []
+
+    def meanwhile() -> None:
+        stretches.extend(_stretches(order))
+        order.clear()
+        functions.append(_functions(executable, pcs, oddities))
+
+    found = info.resolve_addresses(sorted_pcs, coverage, _now_and_then(progress), meanwhile)
+    return _scattered(_side_by_side(found), stretches), functions[0]
+
+
+def _ascending(pcs: array[int]) -> tuple[list[int], array[int]]:
+    """The indexes of ``pcs`` in ascending order of the PCs, and the PCs in that order."""
     # Slice by slice: other threads wait while a sort runs, and the last one has little left to do.
-    key = pcs.__getitem__
+    key = pcs.tolist().__getitem__
     order: list[int] = []
     for start in range(0, len(pcs), SLICE):
         order += sorted(range(start, min(start + SLICE, len(pcs))), key=key)
     order.sort(key=key)
-    return array("I", order)
+    sorted_pcs = array("Q")
+    for start in range(0, len(order), SLICE):
+        sorted_pcs.extend(map(key, order[start : start + SLICE]))
+    return order, sorted_pcs
 
 
-def resolve_points(info: Info | None, pcs: array[int], coverage: Coverage, progress: Progress) -> array[int]:
-    """File, line and column of each point; none is known without ``info``."""
-    found = Locations.invalid(len(pcs))
-    order: Sequence[int] = range(len(pcs))
-    if info is not None:
-        order = _ascending(pcs)
-        sorted_pcs = array("Q")
-        for start in range(0, len(order), SLICE):
-            sorted_pcs.extend(map(pcs.__getitem__, order[start : start + SLICE]))
-        found = info.resolve_addresses(sorted_pcs, coverage, _now_and_then(progress))
-    locations = array("I", bytes(12 * len(pcs)))
-    for index, file, line, column in zip(order, *found, strict=True):
-        place = 3 * index
-        locations[place] = file
-        locations[place + 1] = line
-        locations[place + 2] = column
+def _stretches(order: list[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of those stretches that are in their place in ``order`` as a whole, one after another."""
+    breaks = [place for place in range(1, len(order)) if order[place] != order[place - 1] + 1]
+    for start, end in pairwise([0, *breaks, len(order)]):
+        if start < end:
+            yield order[start], order[start] + end - start
+
+
+def _side_by_side(found: Locations) -> array[int]:
+    """Three items for each location."""
+    locations = array("I", bytes(12 * len(found.file)))
+    for place, column in enumerate(found):
+        locations[place::3] = column
+    return locations
+
+
+def _scattered(sorted_locations: array[int], stretches: list[tuple[int, int]]) -> array[int]:
+    """The locations in the order of the points, which are ``stretches`` of theirs."""
+    locations = array("I", bytes(4 * len(sorted_locations)))
+    place = 0
+    for start, end in stretches:
+        following = place + 3 * (end - start)
+        locations[3 * start : 3 * end] = sorted_locations[place:following]
+        place = following
     return locations
 
 
@@ -62,7 +99,7 @@ def _now_and_then(progress: Progress) -> Progress:
     return tell
 
 
-def resolve_functions(executable: Executable, pcs: array[int], oddities: list[str]) -> Functions:
+def _functions(executable: Executable, pcs: array[int], oddities: list[str]) -> Functions:
     """The function of each point. If the executable cannot tell, that is an oddity."""
     try:
         return find_functions(executable, pcs)

@@ -31,7 +31,7 @@ from fuzzserver.coverage.line_program import (
 from fuzzserver.coverage.sweeper import GREETING
 from fuzzserver.errors import DebugInfoError
 
-__all__ = ["PROCESSES_PAY", "Progress", "sweep_programs"]
+__all__ = ["PROCESSES_PAY", "Progress", "Sweeping", "sweep_programs"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,11 @@ PIPE_SIZE = 1 << 20
 FRAME_HEADER = 8
 """Bytes before each message that tell its length."""
 
-_ENTRY = "import sys; sys.path.insert(0, sys.argv[1]); from fuzzserver.coverage.sweeper import main; main()"
+_ENTRY = "import sys; sys.path.append(sys.argv[1]); from fuzzserver.coverage.sweeper import main; main()"
+
+
+Job = tuple[LineProgram, "array[int]"]
+"""A program and the ascending targets whose rows are wanted."""
 
 
 class _Part(NamedTuple):
@@ -67,29 +71,106 @@ class _Part(NamedTuple):
     end: int
 
 
-def sweep_programs(
-    jobs: Sequence[tuple[LineProgram, array[int]]], progress: Progress
-) -> list[ResolvedRows | DebugInfoError]:
-    """The rows that answer the ascending targets of each program, or why there are none.
+class Sweeping:
+    """The sweeps for one executable: ``begin`` them, do something else, ``finish`` them.
 
-    ``progress`` is told how many targets are done, and of how many; what it raises ends everything.
+    Leaving the context ends all processes, however far they are.
     """
-    swept: dict[int, list[Sweep]] = {}
-    if sum(program.end - program.start for program, _ in jobs) >= PROCESSES_PAY:
-        swept = _sweep_in_processes(jobs, progress)
-    results: list[ResolvedRows | DebugInfoError] = []
-    behind, total = 0, sum(len(targets) for _, targets in jobs)
-    for index, (program, targets) in enumerate(jobs):
+
+    def __init__(self) -> None:
+        self._jobs: Sequence[Job] = ()
+        self._shares: list[list[_Part]] = []
+        """What each process has been told to do."""
+        self._sweepers: list[_Sweeper] = []
+
+    def __enter__(self) -> Sweeping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shares = []
+        self._keep(0)
+
+    def prepare(self, debug_line: bytes) -> None:
+        """Start the processes that will be needed: it takes them a while, in which much can be read."""
+        if len(debug_line) >= PROCESSES_PAY:
+            with contextlib.suppress(OSError):  # ``begin`` will run into it, too.
+                self._start(2 if _can_be_halved(debug_line) else 1)
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Let processes look for the rows of ``jobs``, if that pays."""
+        self._jobs = jobs
+        shares: list[list[_Part]] = []
+        if sum(program.end - program.start for program, _ in jobs) >= PROCESSES_PAY:
+            shares = [share for share in _shares([program for program, _ in jobs]) if share]
+        self._keep(len(shares))
         try:
-            if index in swept:
-                results.append(join(targets, swept.pop(index)))
-            else:
-                results.append(resolve_rows(program, targets, _continued(progress, behind, total)))
-        except DebugInfoError as error:
-            results.append(error)
-        behind += len(targets)
-        progress(behind, total)
-    return results
+            self._start(len(shares))
+            for sweeper, share in zip(self._sweepers, shares, strict=True):
+                sweeper.begin([(part, *jobs[part.job]) for part in share])
+            self._shares = shares
+        except (OSError, EOFError) as error:
+            self._give_up(error)
+
+    def finish(self, progress: Progress) -> list[ResolvedRows | DebugInfoError]:
+        """What was found for each job, or why nothing was.
+
+        ``progress`` is told how many targets are done, and of how many; what it raises ends everything.
+        """
+        total = sum(len(targets) for _, targets in self._jobs)
+        with self:
+            try:
+                _wait(self._sweepers, lambda done: progress(min(done, total), total))
+            except (OSError, EOFError) as error:
+                self._give_up(error)
+            swept = self._found()
+        results: list[ResolvedRows | DebugInfoError] = []
+        behind = 0
+        for index, (program, targets) in enumerate(self._jobs):
+            try:
+                if index in swept:
+                    results.append(join(targets, swept.pop(index)))
+                else:
+                    results.append(resolve_rows(program, targets, _continued(progress, behind, total)))
+            except DebugInfoError as error:
+                results.append(error)
+            behind += len(targets)
+            progress(behind, total)
+        return results
+
+    def _start(self, count: int) -> None:
+        """Have so many processes; OSError if they cannot be started."""
+        while len(self._sweepers) < count:
+            self._sweepers.append(_Sweeper())
+
+    def _keep(self, count: int) -> None:
+        """End all processes but so many."""
+        while len(self._sweepers) > count:
+            self._sweepers.pop().end()
+
+    def _give_up(self, error: Exception) -> None:
+        log.info("debug info is read by this process alone, which takes longer: %s", error)
+        self.__exit__()
+
+    def _found(self) -> dict[int, list[Sweep]]:
+        """What processes have found for each job, part by part; jobs that they could not do are left out."""
+        found: dict[int, list[Sweep]] = {}
+        failed: set[int] = set()
+        for sweeper, share in zip(self._sweepers, self._shares, strict=True):
+            for part, sweep in zip(share, sweeper.answers, strict=True):
+                # A part that does not end where a sequence ends was cut in the wrong place.
+                whole = self._jobs[part.job][0]
+                if sweep is None or (part.end < whole.end and sweep.sequence_end != part.end):
+                    failed.add(part.job)
+                else:
+                    found.setdefault(part.job, []).append(sweep)
+        return {job: sweeps for job, sweeps in found.items() if job not in failed}
+
+
+def sweep_programs(jobs: Sequence[Job], progress: Progress) -> list[ResolvedRows | DebugInfoError]:
+    """The rows that answer each of ``jobs``, or why there are none; see ``Sweeping.finish``."""
+    with Sweeping() as sweeping:
+        sweeping.begin(jobs)
+        return sweeping.finish(progress)
 
 
 def _continued(progress: Progress, behind: int, total: int) -> Callable[[int], None]:
@@ -97,32 +178,10 @@ def _continued(progress: Progress, behind: int, total: int) -> Callable[[int], N
     return lambda count: progress(behind + count, total)
 
 
-def _sweep_in_processes(
-    jobs: Sequence[tuple[LineProgram, array[int]]], progress: Progress
-) -> dict[int, list[Sweep]]:
-    """What two processes have found for each job, part by part; jobs that they could not do are left out."""
-    shares = [share for share in _shares([program for program, _ in jobs]) if share]
-    total = sum(len(targets) for _, targets in jobs)
-    try:
-        with contextlib.ExitStack() as stack:
-            sweepers = [stack.enter_context(_Sweeper()) for _ in shares]
-            for sweeper, share in zip(sweepers, shares, strict=True):
-                sweeper.begin([_message(part, *jobs[part.job]) for part in share])
-            _wait(sweepers, lambda done: progress(min(done, total), total))
-            answers = [sweeper.answers for sweeper in sweepers]
-    except (OSError, EOFError) as error:
-        log.info("debug info is read by this process alone, which takes longer: %s", error)
-        return {}
-    found: dict[int, list[Sweep]] = {}
-    failed: set[int] = set()
-    for share, answer in zip(shares, answers, strict=True):
-        for part, sweep in zip(share, answer, strict=True):
-            # A part that does not end where a sequence ends was cut in the wrong place.
-            if sweep is None or (part.end < jobs[part.job][0].end and sweep.sequence_end != part.end):
-                failed.add(part.job)
-            else:
-                found.setdefault(part.job, []).append(sweep)
-    return {job: sweeps for job, sweeps in found.items() if job not in failed}
+def _can_be_halved(debug_line: bytes) -> bool:
+    """Whether a sequence seems to end somewhere near the middle; Zig's programs are one long sequence."""
+    quarter = len(debug_line) // 4
+    return debug_line.find(SEQUENCE_END, quarter, 3 * quarter) >= 0
 
 
 def _shares(programs: Sequence[LineProgram]) -> list[list[_Part]]:
@@ -160,15 +219,8 @@ def _cut(program: LineProgram, middle: int) -> int:
     return min(places, key=lambda place: abs(place - middle))
 
 
-def _message(part: _Part, program: LineProgram, targets: array[int]) -> tuple[Any, ...]:
-    """What ``sweeper`` is told of a part."""
-    code = program.data[part.start : part.end]
-    alone = program._replace(directories=(), files=(), data=code, start=0, end=len(code))
-    return tuple(alone), targets.tobytes(), part.start
-
-
 class _Sweeper:
-    """A process that runs ``sweeper``. Leaving the context ends it."""
+    """A process that runs ``sweeper``, until ``end``."""
 
     def __init__(self) -> None:
         """OSError if it cannot be started."""
@@ -191,10 +243,8 @@ class _Sweeper:
         self._columns: list[bytes] = []
         self._received = bytearray()
 
-    def __enter__(self) -> _Sweeper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """End it, whatever it does."""
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
@@ -202,15 +252,23 @@ class _Sweeper:
                 pipe.close()
         self._process.wait()
 
-    def begin(self, parts: list[tuple[Any, ...]]) -> None:
-        """Have it sweep ``parts``; EOFError if it is not what it should be."""
-        assert self._process.stdin is not None
+    def begin(self, parts: Sequence[tuple[_Part, LineProgram, array[int]]]) -> None:
+        """Have it sweep ``parts`` of programs; EOFError if it is not what it should be."""
         ready, _, _ = select.select([self.stdout], [], [], START_TIMEOUT)
         if not ready or os.read(self.stdout, len(GREETING)) != GREETING:
             raise EOFError(f"'{sys.executable}' is no Python that can import this package")
+        stdin = self._process.stdin
+        assert stdin is not None
         self._expected = len(parts)
-        marshal.dump(parts, self._process.stdin)
-        self._process.stdin.flush()
+        marshal.dump(len(parts), stdin)
+        for part, program, targets in parts:
+            size = part.end - part.start
+            code = memoryview(program.data)[part.start : part.end]  # If it is damaged, that is not all.
+            alone = program._replace(directories=(), files=(), data=b"", start=0, end=size)
+            marshal.dump((tuple(alone), part.start, len(code), len(targets)), stdin)
+            stdin.write(code)
+            stdin.write(targets)
+        stdin.flush()
 
     @property
     def stdout(self) -> int:

@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -22,8 +21,6 @@ from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import FoundTests, find_fuzz_tests, test_runner_argv
 
 __all__ = ["Build", "FuzzTarget", "NoFuzzTests", "build_target", "select_tests"]
-
-log = logging.getLogger(__name__)
 
 
 class NoFuzzTests(InputError):

@@ -8,8 +8,10 @@ nobody waits for anybody.
 import logging
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
+from fuzzserver.web.limits import SparseLog
 from fuzzserver.web.routes import Site
 from fuzzserver.web.session import Moment, Told
 from fuzzserver.web.web_socket import WebSocket
@@ -36,6 +38,7 @@ class Hub:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._sparse_log = SparseLog(log)
         # Guards all that the other threads change; notified when they do.
         self._condition = threading.Condition()
         self._viewers: dict[WebSocket, _Viewer] = {}
@@ -75,7 +78,10 @@ class Hub:
     def run(self) -> None:
         """Tell viewers until ``stop`` is called."""
         self._site.coverage_files.watch(self.wake)
-        while not self._stopping:
+        stopping = False
+        while not stopping:
+            # Of what comes while they are told, which may be the last news, they are told by one more turn.
+            stopping = self._stopping
             for viewer in self._wait():
                 self._tell(viewer)
         self._site.coverage_files.unwatch(self.wake)
@@ -93,8 +99,10 @@ class Hub:
             self._changed = False
         now = time.monotonic()
         if now >= self._next_look:
-            # On the beat, so that viewers see even steps; a beat that was missed is left out.
-            self._next_look = max(self._next_look + UPDATE_INTERVAL, now)
+            # On the beat, so that viewers see even steps; beats that were missed are left out.
+            self._next_look += UPDATE_INTERVAL
+            if self._next_look <= now:
+                self._next_look = now + UPDATE_INTERVAL
         if for_all or now >= self._fresh_until:
             self._moment = Moment(self._site, self._moment)
             self._fresh_until = now + FRESH_SECONDS
@@ -110,7 +118,9 @@ class Hub:
         try:
             speech = self._moment.speech(viewer.told)
         except Exception:  # A fault of ours must not end the thread, nor fill the log.
-            log.exception("cannot tell a viewer what is new")
+            self._sparse_log(
+                logging.ERROR, "cannot tell a viewer what is new: %s", traceback.format_exc().rstrip()
+            )
             self.leave(viewer.web_socket)
             viewer.web_socket.fail()
             return

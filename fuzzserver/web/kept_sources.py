@@ -22,6 +22,9 @@ __all__ = ["KeptSources"]
 
 log = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 0.2
+"""For an archive to be finished when the server stops. A disk that hangs must not keep it."""
+
 MAX_KEPT = 64 << 20
 """Bytes of an archive that is kept: the folder for temporary files may be in memory. More is made anew, while
 it is sent."""
@@ -48,9 +51,10 @@ class KeptSources:
                 sink.send_file(file, os.fstat(file).st_size)
 
     def close(self) -> None:
-        """Remove what is kept."""
-        with self._lock:
+        """Remove what is kept, unless it is just being made: then it goes with this process at the latest."""
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
             self._drop()
+            self._lock.release()
 
     @contextlib.contextmanager
     def _kept(self, paths: list[SourcePath]) -> Iterator[int | None]:

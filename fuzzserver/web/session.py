@@ -100,7 +100,7 @@ class Moment:
                 log_seq=told.log_seq,
             )
         snapshot = self._snapshot(coverage_map)
-        if snapshot is not told.snapshot:
+        if snapshot != told.snapshot:
             frames.add(self._update_message(told, snapshot))
         entry_points = coverage_map.entry_points
         if entry_points != told.entry_points:

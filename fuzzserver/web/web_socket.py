@@ -138,6 +138,8 @@ class WebSocket:
             pass  # The client is gone, or does not speak the protocol: nothing is left to say.
         finally:
             with self._lock:
+                # From here on the socket is closed, and its number may soon be another one's.
+                self._is_gone = True
                 os.close(self._wake)
                 self._wake = -1
 
@@ -223,13 +225,14 @@ class WebSocket:
             try:
                 with self._lock:
                     data = self._connection.recv(65536)
+                    is_more = isinstance(self._connection, ssl.SSLSocket) and self._connection.pending() > 0
             except WOULD_BLOCK:
                 return
             if not data:
                 raise ConnectionResetError("client closed the connection")
             if self._closing_at is None:
                 self._take(data)
-            if not isinstance(self._connection, ssl.SSLSocket) or not self._connection.pending():
+            if not is_more:
                 return
 
     def _take(self, data: bytes) -> None:
