@@ -255,7 +255,8 @@ def test_sources_in_relative_folders_are_found(zig, zig_cache, folder, tmp_path)
     assert len(ours) > 1
     for name in ours:
         assert Path(offered[name]).is_file()
-        assert offered[name].startswith(str(folder))
+        # The compiler's cache is shared: what it holds may have been compiled by another worker of ours.
+        assert Path(offered[name]).is_relative_to(folder.parents[1])
 
 
 def test_source_paths_without_debug_info_are_none(small_pair):
