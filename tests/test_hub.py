@@ -62,6 +62,12 @@ def test_many_are_told_what_was_made_once(
         viewers = (first, second, third)
         for each in viewers:
             watch(each, "coverage_update")
+        # What a viewer has got may still seem to be on its way, and then it is told a turn later.
+        known = web_server._http_server.hub._viewers
+        eventually(
+            lambda: len({each.told for each in known.values()}) == 1 and all(each.is_free for each in known),
+            "they are not equal",
+        )
         # The look after that finds nothing new, and those who have been told the same are equal.
         monkeypatch.setattr(Moment, "_speak", lambda self, told: made.append(self) or speak(self, told))
         # The history looks, too, on a thread of its own.
