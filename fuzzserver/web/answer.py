@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A tar, made while it is sent. It may be large, and what goes into it may take time to find out."""
+    """A tar. It may be large, and what goes into it may take time to find out."""
 
     write_to: Callable[[Sink], None]
     """Sends all of it."""

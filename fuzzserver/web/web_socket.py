@@ -40,7 +40,6 @@ INTERNAL_ERROR = 1011
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-
 Hear = Callable[["WebSocket", TextMessage | BytesMessage], None]
 """What is done with a part of a message, on the connection's thread."""
 
