@@ -36,7 +36,8 @@ def test_page(zig: Zig, zig_cache: Path, debug_pair: FuzzedPair, fox: FirefoxPag
         fox.open(server.url)
         fox.until("document.querySelector('#fileScroll')?.innerText.includes('parser.zig')")
         fox.until("/^[0-9]/.test(document.querySelector('#statTotalRuns').textContent)")
-        fox.script("[...document.querySelectorAll('#next a')].find((a) => a.hash.startsWith('#f')).click()")
+        fox.until("document.querySelector('#next a[href^=\"#f\"]') !== null")
+        fox.script("document.querySelector('#next a[href^=\"#f\"]').click()")
         fox.until("document.querySelector('#sourceScroll')?.innerText.includes('fn ')")
         fox.until("document.querySelectorAll('#sourceScroll .mark').length > 0")
         assert fox.logged == []

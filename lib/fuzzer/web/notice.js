@@ -171,8 +171,8 @@ function coverageNotice() {
 }
 
 function waitingNotice() {
-  // A failure and what is under way have a card of their own.
-  if (state.server.state === "failed" || state.server.progress) return null;
+  // A failure and what is under way have a card of their own; a map that was told comes next.
+  if (state.server.state === "failed" || state.server.progress || state.server.map) return null;
   const text = String(state.server.text ?? "").trim();
   const reason = SERVER_STATES[state.server.state] ?? "The fuzzer has not reported its coverage yet.";
   return {
