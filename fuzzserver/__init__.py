@@ -18,7 +18,8 @@ How data flows, and which module has which part of it::
 
 ``webserver`` builds the server, top to bottom, and ``fuzz.driver`` what runs beside it. Each layer imports
 only those before it: ``errors``, ``wire``, ``findings``, ``step``, ``corpus`` | ``zig`` and ``coverage`` |
-``fuzz`` and ``web`` | ``webserver`` | ``fuzzing``, ``showing``, ``reproducing`` | ``cli``.
+``report`` | ``observer`` | ``fuzz`` and ``web`` | ``webserver`` | ``fuzz_session`` | ``fuzzing``,
+``showing``, ``reproducing`` | ``cli``.
 
 A build driver needs ``WebServer``, and for each executable a ``FuzzRunStep``; it posts a
 ``CoverageMsg`` and an ``EntryPointMsg`` for each worker.

@@ -16,10 +16,14 @@ LAYERS = (
     ("wire", "paths", "findings"),
     ("step", "corpus"),
     ("zig", "coverage"),
+    ("report",),
+    ("observer",),
     ("fuzz", "web"),
     ("webserver", "verdict"),
+    ("fuzz_session",),
     ("environment",),
-    ("fuzzing", "reproducing", "showing"),
+    ("reporting",),
+    ("fuzzing", "merging", "reproducing", "showing", "smoking"),
     ("cli",),
     ("fuzzserver", "__main__"),
 )
@@ -126,9 +130,9 @@ def test_package_imports() -> None:
 def test_order_is_the_documented_one() -> None:
     """The docstring of the package names the layers in this order."""
     text = " ".join((fuzzserver.__doc__ or "").split())
-    low = "``errors``, ``wire``, ``findings``, ``step``, ``corpus`` | ``zig`` and ``coverage``"
-    high = "``webserver`` | ``fuzzing``, ``showing``, ``reproducing`` | ``cli``"
-    assert f"{low} | ``fuzz`` and ``web`` | {high}" in text
+    low = "``errors``, ``wire``, ``findings``, ``step``, ``corpus`` | ``zig`` and ``coverage`` | ``report``"
+    high = "``webserver`` | ``fuzz_session`` | ``fuzzing``, ``showing``, ``reproducing`` | ``cli``"
+    assert f"{low} | ``observer`` | ``fuzz`` and ``web`` | {high}" in text
 
 
 @every_module

@@ -9,7 +9,7 @@ from fuzzserver.findings import Finding
 from fuzzserver.logbook import MAX_ENTRIES, MAX_SIZE
 from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.web import fuzz_data
-from fuzzserver.webserver import MAX_MARKS
+from fuzzserver.observer import MAX_MARKS
 from fuzzserver.wire import abi
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair

@@ -384,20 +384,20 @@ def test_client_that_resets_is_no_error(web_server: WebServer, caplog: pytest.Lo
 
 def test_status_of_a_driver_that_says_nothing(web_server: WebServer, debug_pair: FuzzedPair) -> None:
     """Once there is coverage, the server does not claim to wait for it."""
-    assert web_server._status_json()["state"] == "waiting"
+    assert web_server.status_json()["state"] == "waiting"
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
     with viewer(web_server.port) as connection:
         watch(connection, "source_index")
-    assert web_server._status_json() == {"state": "serving", "text": "", "targets": [], "findings": []}
+    assert web_server.status_json() == {"state": "serving", "text": "", "targets": [], "findings": []}
 
 
 def test_problems_are_shown_once_and_not_for_ever(web_server: WebServer) -> None:
     """A status of any length would be sent to every client again and again."""
     for number in range(100):
-        web_server._report(f"problem {number % 50}")
-        web_server._report("the same")
+        web_server._report_problem(f"problem {number % 50}")
+        web_server._report_problem("the same")
     web_server.set_status("fuzzing", "Fuzzing.")
-    lines = web_server._status_json()["text"].splitlines()
+    lines = web_server.status_json()["text"].splitlines()
     assert lines[0] == "Fuzzing."
     assert len(lines) == 11
     assert lines.count("the same") <= 1
@@ -419,7 +419,7 @@ def details(web_server: WebServer, pair: FuzzedPair | None = None) -> dict:
     """What a client is told that is shown the map of ``pair``."""
     coverage_map = None if pair is None else web_server.coverage_files.get(pair.coverage_id)
     assert (coverage_map is None) == (pair is None)
-    return web_server._details_json(coverage_map)
+    return web_server.details_json(coverage_map)
 
 
 def test_details_without_a_map(zig: Zig) -> None:

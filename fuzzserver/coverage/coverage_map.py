@@ -133,6 +133,11 @@ class CoverageMap:
         return self.facts.path
 
     @property
+    def pcs(self) -> array[int]:
+        """The address of each point, in the order of the coverage file."""
+        return self._pcs
+
+    @property
     def replaced(self) -> bool:
         """Whether the executable is gone, or another is in its place, since it was read."""
         return self.facts.replaced

@@ -11,7 +11,7 @@ from fuzzserver.errors import InputError
 from fuzzserver.freshness import Stamp, stamp_of
 from fuzzserver.step import FuzzRunStep, SourcePath
 
-__all__ = ["DebugSources"]
+__all__ = ["DebugSources", "relative_files"]
 
 log = logging.getLogger(__name__)
 
@@ -53,3 +53,16 @@ class DebugSources:
 def _named_sources(path: Path) -> list[SourcePath]:
     with Executable(path) as executable:
         return Info(executable).source_paths()
+
+
+def relative_files(path: Path) -> dict[str, str]:
+    """Where the files are whose names are relative to the folder in which they were compiled, by name."""
+    try:
+        paths = _named_sources(path)
+    except InputError:
+        return {}  # It was readable when its map was made, and is gone since.
+    found: dict[str, str] = {}
+    for each in paths:
+        if each.base_dir and os.path.isfile(each.location):
+            found.setdefault(str(each), each.location)
+    return found

@@ -16,10 +16,8 @@ from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
 from fuzzserver.coverage.coverage_map import CoverageMap
-from fuzzserver.coverage.executable import Executable
-from fuzzserver.coverage.info import Info
+from fuzzserver.coverage.debug_sources import relative_files
 from fuzzserver.coverage.queue import CoverageFiles
-from fuzzserver.errors import InputError
 from fuzzserver.web.answer import Answer
 from fuzzserver.web.source_files import SourceFolders
 from fuzzserver.wire.abi import FileIndex, StringIndex, coverage_id_of
@@ -74,22 +72,8 @@ class MapData:
         if os.path.isabs(name):
             return name
         if coverage_map not in self._relative:
-            self._relative[coverage_map] = _relative_files(coverage_map)
+            self._relative[coverage_map] = relative_files(coverage_map.executable)
         return self._relative[coverage_map].get(name, "")
-
-
-def _relative_files(coverage_map: CoverageMap) -> dict[str, str]:
-    """Where the files are whose names are relative to the folder in which they were compiled."""
-    try:
-        with Executable(coverage_map.executable) as executable:
-            paths = Info(executable).source_paths()
-    except InputError:
-        return {}  # It was readable when the map was made, and is gone since.
-    found: dict[str, str] = {}
-    for path in paths:
-        if path.base_dir and os.path.isfile(path.location):
-            found.setdefault(str(path), path.location)
-    return found
 
 
 def _source_folders(coverage_map: CoverageMap, location: str) -> SourceFolders:

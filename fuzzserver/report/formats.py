@@ -1,0 +1,65 @@
+"""The forms in which a report can be written."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzzserver.errors import InputError
+from fuzzserver.findings import write_whole
+from fuzzserver.report.cobertura import cobertura_text
+from fuzzserver.report.json_form import report_json
+from fuzzserver.report.junit import junit_text
+from fuzzserver.report.lcov import lcov_text
+from fuzzserver.report.markdown import markdown_text
+from fuzzserver.report.model import Report
+from fuzzserver.report.sarif import sarif_text
+
+__all__ = ["FORMATS", "HTML", "Format", "write_report"]
+
+HTML = "html"
+"""The page itself with its data inside. Who serves the page makes it; it is none of the texts below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One form."""
+
+    text: Callable[[Report], str]
+    content_type: str
+    what: str
+    """For people, in a few words."""
+
+
+def json_text(report: Report) -> str:
+    """As JSON, on one line."""
+    return json.dumps(report_json(report)) + "\n"
+
+
+FORMATS = {
+    "lcov": Format(lcov_text, "text/plain; charset=utf-8", "LCOV tracefile, for genhtml and editors"),
+    "cobertura": Format(cobertura_text, "application/xml", "Cobertura XML, for GitLab and diff-cover"),
+    "json": Format(json_text, "application/json", "all of it, for programs"),
+    "junit": Format(junit_text, "application/xml", "JUnit XML, a case for each fuzz test"),
+    "sarif": Format(sarif_text, "application/sarif+json", "SARIF, findings at their source lines"),
+    "markdown": Format(markdown_text, "text/markdown; charset=utf-8", "summary for people"),
+}
+
+
+def write_report(path: Path, data: bytes) -> None:
+    """Write a report at once and whole; ``-`` is stdout. InputError if that fails."""
+    if str(path) != "-":
+        write_whole(path, data)
+        return
+    with contextlib.suppress(BrokenPipeError):  # Whoever reads it has enough.
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def text_of(name: str, report: Report) -> bytes:
+    """The report in one of ``FORMATS``."""
+    if name not in FORMATS:
+        raise InputError(f"there is no format '{name}': choose {', '.join(FORMATS)} or {HTML}")
+    return FORMATS[name].text(report).encode("utf-8", "backslashreplace")
