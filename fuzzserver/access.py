@@ -31,6 +31,8 @@ class Limits:
     """WebSockets at once: the rest of the connections is for requests."""
     archives: int = 8
     """Downloads of ``sources.tar`` at once, which read many files."""
+    reports: int = 4
+    """Downloads of reports at once, which may be large."""
     head_seconds: float = 5.0
     """From a request's first byte to the end of its head; and how long the first byte is waited for."""
     body_seconds: float = 5.0

@@ -1,31 +1,24 @@
-"""What can be said on the command line, and with which code the program ends."""
+"""What can be said on the command line."""
 
 import argparse
-import os
-import re
-import sys
 from collections.abc import Sequence
-from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
 
-from fuzzserver.access import DEFAULT_LIMITS
+from fuzzserver.argument_types import address, duration
+from fuzzserver.option_groups import (
+    FORMATTER,
+    Parser,
+    add_limits,
+    budget_options,
+    compiler_options,
+    fuzz_options,
+    report_options,
+    server_options,
+    verdict_options,
+)
 from fuzzserver.version import __version__
 
-__all__ = ["ExitCode", "make_parser", "with_default_command"]
-
-
-class ExitCode(IntEnum):
-    """How the program ended, for scripts."""
-
-    CLEAN = 0
-    INTERNAL_ERROR = 1
-    USAGE = 2
-    FINDINGS = 3
-    BUILD_FAILED = 4
-    """Or a test could not be fuzzed."""
-    SIGINT = 130
-    SIGTERM = 143
+__all__ = ["make_parser", "with_default_command"]
 
 
 EPILOG = """\
@@ -36,99 +29,54 @@ examples:
       in a folder with a build.zig: fuzz all fuzz tests of its step "test"
   fuzzserver run src/parser.zig --port 8000
       fuzz the tests of a Zig file that call std.testing.fuzz
-  fuzzserver run --build . --no-web --time 5m
-      for CI: fuzz for five minutes, then report and exit with 0 or 3
+  fuzzserver run --build . --no-web --time 5m --report junit=fuzz.xml --report html=fuzz.html
+      for CI: fuzz for five minutes, then write reports and exit with 0, or 3 if something was broken
   fuzzserver attach .zig-cache
       watch fuzzers that somebody else runs: "zig build test --fuzz", say
   fuzzserver repro 3f2a
       run the input of a finding again
+  fuzzserver report .zig-cache --report lcov=fuzz.info
+      write down what was covered; "fuzzserver merge" joins such reports
   fuzzserver serve --executable .zig-cache/o/1f../test --coverage .zig-cache/v/49e67756ea1c6d82
       show what is there, without running anything
+  fuzzserver smoke
+      try out in a minute whether all of it works here
 
 exit codes:
   0 clean   1 internal error   2 usage or bad input   3 findings   4 build failed, or a test was not fuzzed
-  130 and 143: ended by SIGINT (Ctrl-C), and by SIGTERM or SIGHUP, without findings
+  5 budget not met   6 below --fail-under   7 regression (--fail-on-regression)
+  130 and 143: ended by SIGINT (Ctrl-C), and by SIGTERM or SIGHUP
+  Of several codes from 3 on, the lowest counts.
 """
-
-
-_FORMATTER = argparse.RawDescriptionHelpFormatter
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what was wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; '{self.prog} --help' explains", file=sys.stderr)
-        raise SystemExit(ExitCode.USAGE)
-
-
-def _address(text: str) -> int:
-    try:
-        value = int(text, 16) if text.lower().startswith("0x") else int(text, 10)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no address: give a decimal or a 0x hexadecimal number"
-        ) from None
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError(f"address '{text}' does not fit into 64 bits")
-    return value
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port: give a number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: give seconds, more than 0")
-    return value
-
-
-def _duration(text: str) -> float:
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text, re.ASCII)
-    hours, minutes, seconds = (
-        match.groups(default="0") if match is not None and len(text) < 20 else ("0", "0", "0")
-    )
-    value = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time: give seconds, or 90s, 5m, 1h30m")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f"'{text}' is no count: give a whole number, more than 0")
-    return int(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser: a subcommand, then its options."""
-    compiler, server, fuzzing = _compiler_options(), _server_options(), _fuzz_options()
-    parser = _Parser(
+    compiler, server, reports = compiler_options(), server_options(), report_options()
+    fuzzing = [fuzz_options(), budget_options(), verdict_options("crash,hang,oom"), reports, server, compiler]
+    judging = [verdict_options("none"), reports]
+    parser = Parser(
         prog="fuzzserver",
         description="Watch a fuzzer reach your code, live, in a browser.",
         epilog=EPILOG,
-        formatter_class=_FORMATTER,
+        formatter_class=FORMATTER,
     )
     parser.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     commands.add_parser(
         "demo",
-        parents=[fuzzing, server, compiler],
+        parents=fuzzing,
         help="fuzz the example that comes with fuzzserver",
         description="Fuzz the example that comes with fuzzserver, and serve the page that shows it.",
     )
-    _add_run(commands, [fuzzing, server, compiler])
-    _add_attach(commands, [server, compiler])
+    _add_run(commands, fuzzing)
+    _add_attach(commands, [*judging, server, compiler])
     _add_serve(commands, [server, compiler])
+    _add_report(commands, [*judging, compiler])
+    _add_merge(commands, judging)
     _add_repro(commands, [compiler])
+    _add_smoke(commands, [compiler])
     return parser
 
 
@@ -139,133 +87,7 @@ def with_default_command(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
-def _compiler_options() -> _Parser:
-    """What every subcommand takes."""
-    common = _Parser(add_help=False)
-    group = common.add_argument_group("common options")
-    group.add_argument(
-        "--zig",
-        metavar="PATH",
-        help="Zig compiler (default: that of the ziglang package, else 'zig' on PATH)",
-    )
-    group.add_argument(
-        "--zig-timeout",
-        type=_seconds,
-        default=300.0,
-        metavar="SECONDS",
-        help="end a compiler that takes longer than this (default: 300)",
-    )
-    group.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="where compiled files of our own are kept, and the tables of 'serve' "
-        "(default: $XDG_CACHE_HOME/fuzzserver, else ~/.cache/fuzzserver)",
-    )
-    group.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="how much is written to stderr (default: %(default)s)",
-    )
-    group.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
-    return common
-
-
-def _server_options() -> _Parser:
-    """What every subcommand takes that serves the page."""
-    common = _Parser(add_help=False)
-    group = common.add_argument_group("server options")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    group.add_argument(
-        "--port", type=_port, default=0, help="port to listen on; 0, the default, picks a free one"
-    )
-    group.add_argument(
-        "--port-file",
-        type=Path,
-        metavar="PATH",
-        help="write the port to this file once connections are accepted",
-    )
-    group.add_argument(
-        "--lib-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="serve the page in FOLDER/fuzzer/web instead of our own; "
-        "the 'lib' of a Zig 0.14 installation has one",
-    )
-    group.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME[:PORT]",
-        help="another name under which browsers reach the server, through a tunnel or a proxy, say; "
-        "may be given several times",
-    )
-    group.add_argument(
-        "--token",
-        action="store_true",
-        help="let in only who knows the token in the address that is printed: no other users of this "
-        "machine (always so when --host lets other machines connect)",
-    )
-    group.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with the certificate in this PEM file"
-    )
-    group.add_argument(
-        "--tls-key", type=Path, metavar="FILE", help="its key, unless it is in the file of the certificate"
-    )
-    group.add_argument(
-        "--max-connections",
-        type=_count,
-        default=DEFAULT_LIMITS.connections,
-        metavar="N",
-        help="connections at once; those beyond are turned away (default: %(default)s)",
-    )
-    return common
-
-
-def _fuzz_options() -> _Parser:
-    """What every subcommand takes that fuzzes."""
-    common = _Parser(add_help=False)
-    group = common.add_argument_group("fuzzing options")
-    group.add_argument(
-        "--test",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="fuzz the tests whose name matches, such as 'fuzz*' or 'main.test.fuzz sum'; may be given "
-        "several times (default: all)",
-    )
-    group.add_argument(
-        "--jobs",
-        type=_count,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="workers that run at once; tests beyond that take turns (default: one for each core)",
-    )
-    group.add_argument(
-        "--time",
-        type=_duration,
-        metavar="D",
-        help="end after this time of fuzzing: 90s, 5m, 1h30m (default: fuzz until Ctrl-C)",
-    )
-    group.add_argument("--no-web", action="store_true", help="fuzz without the web server")
-    _add_limits(group, hang=60)
-    group.add_argument(
-        "--corpus",
-        type=Path,
-        metavar="FOLDER",
-        help="start with the inputs in FOLDER (for all tests) and FOLDER/TEST (for one), and save new "
-        "interesting inputs in FOLDER/TEST while fuzzing",
-    )
-    group.add_argument(
-        "--watch",
-        action="store_true",
-        help="build again when a source file changes, and go on with the new build",
-    )
-    return common
-
-
-def _add_run(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Parser]) -> None:
+def _add_run(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
     run = commands.add_parser(
         "run",
         parents=parents,
@@ -277,7 +99,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Par
         "build.zig, else its own folder.",
         epilog="examples:\n  fuzzserver run src/parser.zig --port 8000\n"
         "  fuzzserver run --build . --step test -Doptimize=ReleaseSafe --jobs 4",
-        formatter_class=_FORMATTER,
+        formatter_class=FORMATTER,
     )
     run.add_argument("root", type=Path, nargs="?", metavar="ROOT.zig", help="source file with fuzz tests")
     run.add_argument(
@@ -299,7 +121,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Par
     )
 
 
-def _add_attach(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Parser]) -> None:
+def _add_attach(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
     attach = commands.add_parser(
         "attach",
         parents=parents,
@@ -308,7 +130,7 @@ def _add_attach(commands: "argparse._SubParsersAction[_Parser]", parents: list[_
         "executable by content. New files, restarts and rebuilds are noticed. Works with the\n"
         "fuzzers of Zig 0.14 to 0.17.",
         epilog="example:\n  zig build test --fuzz &\n  fuzzserver attach .zig-cache",
-        formatter_class=_FORMATTER,
+        formatter_class=FORMATTER,
     )
     attach.add_argument(
         "cache_dirs",
@@ -317,9 +139,87 @@ def _add_attach(commands: "argparse._SubParsersAction[_Parser]", parents: list[_
         metavar="CACHE_DIR",
         help="a .zig-cache folder, or a project folder that has one",
     )
+    attach.add_argument(
+        "--time",
+        type=duration,
+        metavar="D",
+        help="end after this time: 90s, 5m, 1h30m (default: watch until Ctrl-C)",
+    )
 
 
-def _add_repro(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Parser]) -> None:
+def _add_report(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
+    report = commands.add_parser(
+        "report",
+        parents=parents,
+        help="write down what was covered and found",
+        description="Write reports of what is there: of a server that runs, of a Zig cache with what was\n"
+        "found there, or of one executable and its coverage files. Nothing is run.",
+        epilog="examples:\n  fuzzserver report --url http://127.0.0.1:8000/ --report html=fuzz.html\n"
+        "  fuzzserver report .zig-cache --include 'src/*' --strip-prefix $PWD --report lcov=fuzz.info\n"
+        "  fuzzserver report --executable .zig-cache/o/1f../test --coverage .zig-cache/v/49e6.. \\\n"
+        "      --report json=-",
+        formatter_class=FORMATTER,
+    )
+    report.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="CACHE_DIR",
+        help="a .zig-cache folder, or a project folder that has one (default: the current folder)",
+    )
+    report.add_argument(
+        "--url", metavar="URL", help="address of a server, as it printed it, with its token if it has one"
+    )
+    report.add_argument("--executable", type=Path, metavar="EXE", help="built with -ffuzz")
+    report.add_argument(
+        "--coverage",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a coverage file of the executable; may be given several times",
+    )
+
+
+def _add_merge(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
+    merge = commands.add_parser(
+        "merge",
+        parents=parents,
+        help="join JSON reports of several sessions",
+        description="Join reports that --report json=FILE has written. Of the same executable, points are\n"
+        "covered that any session has covered, and runs are added; of different ones, coverage is\n"
+        "joined by source line.",
+        epilog="example:\n  fuzzserver merge mon.json tue.json --report json=week.json --report lcov=-",
+        formatter_class=FORMATTER,
+    )
+    merge.add_argument("reports", type=Path, nargs="+", metavar="REPORT.json", help="JSON reports")
+    merge.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much is written to stderr (default: %(default)s)",
+    )
+
+
+def _add_smoke(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
+    smoke = commands.add_parser(
+        "smoke",
+        parents=parents,
+        help="try out in a minute whether all of it works here",
+        description="Build and fuzz a small example, or your tests, for a moment, and ask the server for\n"
+        "all that it has: a line for each check, a verdict, and exit code 0 if all is well. Takes\n"
+        "less than a minute.",
+        epilog="example:\n  fuzzserver smoke --build .",
+        formatter_class=FORMATTER,
+    )
+    smoke.add_argument("root", type=Path, nargs="?", metavar="ROOT.zig", help="source file with fuzz tests")
+    smoke.add_argument("--build", type=Path, metavar="FOLDER", help="project folder with a build.zig")
+    smoke.add_argument(
+        "--step", default="test", metavar="NAME", help="step that runs the tests (default: test)"
+    )
+
+
+def _add_repro(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
     for name, what, description in (
         (
             "repro",
@@ -335,7 +235,7 @@ def _add_repro(commands: "argparse._SubParsersAction[_Parser]", parents: list[_P
         ),
     ):
         repro = commands.add_parser(
-            name, parents=parents, help=what, description=description, formatter_class=_FORMATTER
+            name, parents=parents, help=what, description=description, formatter_class=FORMATTER
         )
         repro.add_argument(
             "finding",
@@ -349,28 +249,10 @@ def _add_repro(commands: "argparse._SubParsersAction[_Parser]", parents: list[_P
             metavar="FOLDER",
             help="project whose findings are meant (default: the current folder, or one above it)",
         )
-        _add_limits(repro, hang=10)
+        add_limits(repro, hang=10)
 
 
-def _add_limits(options: "argparse._ActionsContainer", hang: int) -> None:
-    """What a run may use."""
-    options.add_argument(
-        "--hang-timeout",
-        type=_seconds,
-        default=float(hang),
-        metavar="SECONDS",
-        help=f"a run that takes longer hangs (default: {hang})",
-    )
-    options.add_argument(
-        "--memory-limit",
-        type=_count,
-        default=2048,
-        metavar="MIB",
-        help="a run that needs more memory is out of it (default: 2048)",
-    )
-
-
-def _add_serve(commands: "argparse._SubParsersAction[_Parser]", parents: list[_Parser]) -> None:
+def _add_serve(commands: "argparse._SubParsersAction[Parser]", parents: list[Parser]) -> None:
     serve = commands.add_parser(
         "serve",
         parents=parents,
@@ -379,7 +261,7 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]", parents: list[_P
         "be running on the coverage file; the page follows it.",
         epilog="example:\n  fuzzserver serve --executable .zig-cache/o/1f../test \\\n"
         "      --coverage .zig-cache/v/49e67756ea1c6d82 --entry-point 0x1132940",
-        formatter_class=_FORMATTER,
+        formatter_class=FORMATTER,
     )
     serve.add_argument("--executable", type=Path, required=True, metavar="EXE", help="built with -ffuzz")
     serve.add_argument(
@@ -387,7 +269,7 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]", parents: list[_P
     )
     serve.add_argument(
         "--entry-point",
-        type=_address,
+        type=address,
         action="append",
         default=[],
         metavar="ADDR",

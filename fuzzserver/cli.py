@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 
-from fuzzserver.arguments import ExitCode, make_parser, with_default_command
+from fuzzserver.arguments import make_parser, with_default_command
 from fuzzserver.console import set_up_logging
 from fuzzserver.errors import (
     CompileErrors,
@@ -19,6 +19,7 @@ from fuzzserver.errors import (
     ZigNotFound,
     ZigUnsupported,
 )
+from fuzzserver.exit_code import ExitCode
 from fuzzserver.signals import Signalled, handle_signals
 
 __all__ = ["main"]
@@ -76,6 +77,18 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from fuzzserver import showing
 
         return showing.attach if name == "attach" else showing.serve
+    if name == "report":
+        from fuzzserver import reporting
+
+        return reporting.report
+    if name == "merge":
+        from fuzzserver import merging
+
+        return merging.merge_reports
+    if name == "smoke":
+        from fuzzserver import smoking
+
+        return smoking.smoke
     if name in ("minimize", "repro"):
         from fuzzserver import reproducing
 

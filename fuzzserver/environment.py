@@ -12,13 +12,16 @@ from pathlib import Path
 
 from fuzzserver import paths
 from fuzzserver.access import Access, Limits
+from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import InputError, ZigError
 from fuzzserver.logbook import Level
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.webserver import WebServer
+from fuzzserver.wire.abi import coverage_file_name
+from fuzzserver.wire.wyhash import wyhash
 from fuzzserver.zig.installation import Zig, find_zig
 
-__all__ = ["cache_dir_of", "serving", "zig_of"]
+__all__ = ["cache_dir_of", "coverage_id_of_file", "serving", "zig_of"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,21 @@ def cache_dir_of(args: argparse.Namespace) -> Path:
         raise InputError(
             f"cannot write to cache folder '{cache_dir}': {error.strerror}; --cache-dir names another"
         ) from error
+
+
+def coverage_id_of_file(path: Path) -> int:
+    """The id that the fuzzer gave the file as its name; from the content if it was renamed."""
+    try:
+        coverage_id = int.from_bytes(bytes.fromhex(path.name), "little")
+        if path.name == coverage_file_name(coverage_id):
+            return coverage_id
+    except (ValueError, OverflowError):
+        pass
+    seen_pcs = SeenPcs(path)
+    try:
+        return wyhash(0, seen_pcs.pc_addrs().tobytes())
+    finally:
+        seen_pcs.close()
 
 
 @contextmanager

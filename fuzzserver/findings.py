@@ -17,12 +17,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fuzzserver.errors import InputError
 from fuzzserver.files import read_regular
 
-__all__ = ["Finding", "FindingStore", "find_finding", "write_whole", "zig_string_literal"]
+__all__ = [
+    "ALL_CATEGORIES",
+    "Category",
+    "Finding",
+    "FindingStore",
+    "find_finding",
+    "write_whole",
+    "zig_string_literal",
+]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +42,12 @@ MAX_FILE = 64 << 20
 
 MAX_LITERAL = 4096
 """Bytes of an input that are shown as text."""
+
+
+Category = Literal["crash", "hang", "oom"]
+"""What people distinguish: it took too long, it took too much, or all else."""
+
+ALL_CATEGORIES: frozenset[Category] = frozenset(get_args(Category))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,11 @@ class Finding:
     place: str = ""
     """``path:line:column`` of the innermost frame of the user's code; empty if nobody knows."""
 
+    @property
+    def category(self) -> Category:
+        """Which of the three it is."""
+        return _CATEGORIES.get(self.kind, "crash")
+
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
         return asdict(self)
@@ -107,6 +126,8 @@ class Finding:
         except TypeError as error:
             raise InputError(f"something is missing: {error}") from error
 
+
+_CATEGORIES: dict[str, Category] = {"hang": "hang", "out of memory": "oom"}
 
 _FITS: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: isinstance(value, str),

@@ -18,6 +18,15 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.coverage.debug_sources import DebugSources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run, history_run
+from fuzzserver.events import (
+    CoverageEvent,
+    Event,
+    Events,
+    FindingEvent,
+    ProgressEvent,
+    StatusEvent,
+    TargetEvent,
+)
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.logbook import Level, LogBook
 from fuzzserver.report.collect import collect_findings, collect_targets
@@ -62,8 +71,11 @@ class Observer:
         self._problems: deque[str] = deque(maxlen=MAX_PROBLEMS)
         self._targets: dict[str, TargetStatus] = {}
         self._findings: FindingStore | None = None
+        # How often each finding was found before this session.
+        self._counts_before: dict[str, int] = {}
         self._corpora: dict[Path, Corpus] = {}
         self._stop_history = threading.Event()
+        self._events = Events(self._look)
         self._threads: list[threading.Thread] = []
         self._stopped = False
         self._ended = threading.Event()
@@ -89,6 +101,10 @@ class Observer:
         """Hand a message of a fuzz worker to the coverage thread."""
         self._msg_queue.post(msg)
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until the tables of all that was posted are made; False after ``timeout`` seconds."""
+        return self._msg_queue.wait_until_idle(timeout)
+
     def add_step(self, step: FuzzRunStep) -> None:
         """Serve the sources of one more step."""
         with self._condition:
@@ -100,6 +116,15 @@ class Observer:
             self._status = Status(state, text)
             self._condition.notify_all()
         self.coverage_files.notify()
+
+    @property
+    def status(self) -> Status:
+        """What goes on, with all problems. Who says nothing is not waiting for ever."""
+        with self._condition:
+            status, problems = self._status, list(self._problems)
+        if status is _NO_STATUS and self.coverage_files.first() is not None:
+            status = Status("serving")
+        return replace(status, text="\n".join(filter(None, (status.text, *problems))))
 
     def set_progress(self, progress: Progress | None) -> None:
         """Tell the page how far a build is; None when it is over."""
@@ -127,6 +152,7 @@ class Observer:
 
     def set_findings(self, findings: FindingStore) -> None:
         """Show the findings of a store. It should call ``notify`` when it changes."""
+        self._counts_before = {finding.id: finding.count for finding in findings.all()}
         self._findings = findings
         self.notify()
 
@@ -145,11 +171,47 @@ class Observer:
         """Something has changed that browsers should see now."""
         self.coverage_files.notify()
 
+    def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Have ``callback`` called with how things stand, and then with news; returns ``unsubscribe``.
+
+        It is called on the thread ``events``, with one event after the other, and may call any method,
+        ``stop`` and ``unsubscribe`` among them. What changes several times while it works is told once, as it
+        is then; each finding is told. What it raises is logged once. It is not called any more when
+        ``unsubscribe`` or ``stop`` has returned; before that, ``stop`` has the last news told.
+        """
+        self.coverage_files.watch(self._events.wake)
+        return self._events.subscribe(callback)
+
+    def _look(self) -> list[Event]:
+        """How things stand. Who hears of the end has heard of all that came before it.
+
+        So what is told last is looked at first.
+        """
+        status, progress = self.status, self._progress_now()
+        with self._condition:
+            targets = list(self._targets.values())
+        coverage = [_coverage_event(coverage_map) for coverage_map in self.coverage_files.newest()]
+        findings = [] if self._findings is None else self._findings.all()
+        new = [each for each in findings if each.count != self._counts_before.get(each.id)]
+        return [
+            *(FindingEvent(finding, is_new=False) for finding in new),
+            *coverage,
+            *map(TargetEvent, targets),
+            ProgressEvent(progress),
+            StatusEvent(status),
+        ]
+
     @property
     def corpora(self) -> list[Corpus]:
         """The corpora of all tests."""
         with self._condition:
             return list(self._corpora.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong with coverage, the oldest first."""
+        with self._condition:
+            return list(self._problems)
 
     def _report_problem(self, problem: str) -> None:
         """Show a problem along with the status, once, and not for ever."""
@@ -159,31 +221,35 @@ class Observer:
         self.coverage_files.notify()
 
     def status_json(self) -> dict[str, Any]:
-        """What was said, and what went wrong. Who says nothing is not waiting for ever."""
+        """What was said, and what went wrong."""
         with self._condition:
-            status, problems, targets = self._status, list(self._problems), list(self._targets.values())
-        if status is _NO_STATUS and self.coverage_files.first() is not None:
-            status = Status("serving")
+            targets = list(self._targets.values())
+        status = self.status
         return {
             "state": status.state,
-            "text": "\n".join(filter(None, (status.text, *problems))),
+            "text": status.text,
             "targets": [target.to_json() for target in targets],
             "findings": [] if self._findings is None else [each.summary() for each in self._findings.all()],
         }
 
     def details_json(self, coverage_map: CoverageMap | None) -> dict[str, Any]:
         """What clients are told besides, of which some depends on the map that they are shown."""
-        with self._condition:
-            progress = self._progress
-        loading = self.coverage_files.loading
-        if progress is None and loading is not None:
-            progress = Progress(loading.text, loading.done, loading.total)
+        progress = self._progress_now()
         return {
             "started": self._started,
             "progress": None if progress is None else progress.to_json(),
             "map": None if coverage_map is None else coverage_map.describe_json(),
             "marks": [] if coverage_map is None else self._marks_json(coverage_map),
         }
+
+    def _progress_now(self) -> Progress | None:
+        """How far a build is, or the reading of debug info."""
+        with self._condition:
+            progress = self._progress
+        loading = self.coverage_files.loading
+        if progress is None and loading is not None:
+            return Progress(loading.text, loading.done, loading.total)
+        return progress
 
     def _marks_json(self, coverage_map: CoverageMap) -> list[dict[str, Any]]:
         """What happened while the map was made, in order: what its history holds, and findings."""
@@ -246,7 +312,10 @@ class Observer:
             is_first, self._stopped = not self._stopped, True
             self._condition.notify_all()
         if not is_first:
-            self._ended.wait()  # Whoever returns from here may rely on it.
+            if self._events.is_current_thread:
+                self._events.stop()  # The first caller waits for this thread.
+            else:
+                self._ended.wait()  # Whoever returns from here may rely on it.
             return
         try:
             self._end()
@@ -262,6 +331,7 @@ class Observer:
         self._close()
         for thread in self._threads:
             thread.join()
+        self._events.stop()
         self.coverage_files.close()
 
     def __enter__(self) -> Self:
@@ -276,3 +346,14 @@ class Observer:
 
 def _without_counts(target: TargetStatus) -> TargetStatus:
     return replace(target, tests=tuple(replace(test, n_runs=0) for test in target.tests))
+
+
+def _coverage_event(coverage_map: CoverageMap) -> CoverageEvent:
+    snapshot = coverage_map.read()
+    return CoverageEvent(
+        coverage_file_name(coverage_map.coverage_id),
+        coverage_map.executable,
+        coverage_map.source_locations_len,
+        int.from_bytes(snapshot.seen_bits, "little").bit_count(),
+        snapshot.n_runs,
+    )

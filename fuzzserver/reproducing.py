@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from fuzzserver import paths
-from fuzzserver.arguments import ExitCode
 from fuzzserver.console import StatusLine, printable
 from fuzzserver.environment import cache_dir_of, zig_of
 from fuzzserver.errors import InputError
+from fuzzserver.exit_code import ExitCode
 from fuzzserver.findings import Finding, FindingStore, find_finding, write_whole, zig_string_literal
 from fuzzserver.fuzz.analysis import make_reproducer
 from fuzzserver.fuzz.failure import Failure, Kind

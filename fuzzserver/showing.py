@@ -1,6 +1,7 @@
 """``serve`` and ``attach``: showing what is there, and what others fuzz."""
 
 import argparse
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -9,13 +10,11 @@ from typing import NoReturn
 
 from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
-from fuzzserver.coverage.seen_pcs import SeenPcs
-from fuzzserver.environment import cache_dir_of, serving, zig_of
+from fuzzserver.environment import cache_dir_of, coverage_id_of_file, serving, zig_of
 from fuzzserver.errors import InputError
-from fuzzserver.signals import wait_for_signal
+from fuzzserver.exit_code import ExitCode
+from fuzzserver.signals import Signalled, pause, wait_for_signal
 from fuzzserver.step import FuzzRunStep, SourcePath
-from fuzzserver.wire.abi import coverage_file_name
-from fuzzserver.wire.wyhash import wyhash
 
 __all__ = ["attach", "serve"]
 
@@ -30,7 +29,7 @@ def serve(args: argparse.Namespace) -> NoReturn:
         coverage_file=args.coverage.absolute(),
         tables_dir=cache_dir_of(args) / "tables",
     )
-    coverage_id = _coverage_id(args.coverage)
+    coverage_id = coverage_id_of_file(args.coverage)
     check_inputs(step, coverage_id)
     with serving(args, zig_of(args), step) as web_server:
         web_server.set_status("serving", f"Showing {args.executable} with {args.coverage}.")
@@ -38,21 +37,6 @@ def serve(args: argparse.Namespace) -> NoReturn:
         for addr in args.entry_point:
             web_server.post(EntryPointMsg(coverage_id, addr))
         wait_for_signal()
-
-
-def _coverage_id(path: Path) -> int:
-    """The id that the fuzzer gave the file as its name; from the content if it was renamed."""
-    try:
-        coverage_id = int.from_bytes(bytes.fromhex(path.name), "little")
-        if path.name == coverage_file_name(coverage_id):
-            return coverage_id
-    except (ValueError, OverflowError):
-        pass
-    seen_pcs = SeenPcs(path)
-    try:
-        return wyhash(0, seen_pcs.pc_addrs().tobytes())
-    finally:
-        seen_pcs.close()
 
 
 def _source_paths(source: Path) -> Iterator[SourcePath]:
@@ -71,12 +55,15 @@ def _source_paths(source: Path) -> Iterator[SourcePath]:
         raise InputError(f"source '{source}' does not exist")
 
 
-def attach(args: argparse.Namespace) -> NoReturn:
-    """Show what others fuzz until a signal comes."""
+def attach(args: argparse.Namespace) -> int:
+    """Show what others fuzz until the time is over or a signal comes."""
     # Of no use to ``serve``, which is to be quick.
     from fuzzserver.coverage.zig_cache import find_cache
     from fuzzserver.fuzz.attach import Attacher
+    from fuzzserver.reporting import check_report_options, conclude, settled_report, wants_report
+    from fuzzserver.verdict import Judged
 
+    check_report_options(args)
     for path in args.cache_dirs:
         find_cache(path)
     with serving(args, zig_of(args)) as web_server:
@@ -90,8 +77,18 @@ def attach(args: argparse.Namespace) -> NoReturn:
         stop = threading.Event()
         thread = threading.Thread(target=attacher.run, args=(stop,), name="attach", daemon=True)
         thread.start()
+        signalled: Signalled | None = None
         try:
-            wait_for_signal()
+            pause(math.inf if args.time is None else args.time)
+        except Signalled as error:
+            signalled = error
         finally:
             stop.set()
             thread.join()
+        if wants_report(args):
+            stopped = None if signalled is None else signalled.exit_code
+            report = settled_report(args, web_server)
+            return conclude(args, Judged(report, stopped=stopped), web_server.static_page)
+        if signalled is not None:
+            raise signalled
+        return ExitCode.CLEAN

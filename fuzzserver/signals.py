@@ -8,9 +8,9 @@ import time
 from concurrent.futures import Future
 from typing import NoReturn, TypeVar
 
-from fuzzserver.arguments import ExitCode
+from fuzzserver.exit_code import ExitCode
 
-__all__ = ["Signalled", "handle_signals", "wait_for", "wait_for_signal"]
+__all__ = ["Signalled", "handle_signals", "pause", "take_time", "wait_for", "wait_for_signal"]
 
 Result = TypeVar("Result")
 
@@ -59,6 +59,12 @@ def _on_signal(number: int, _frame: object) -> NoReturn:
     raise signalled
 
 
+def take_time(seconds: float) -> None:
+    """What follows may take so long, though a signal has ended the program: reports must be written."""
+    if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def wait_for(result: Future[Result]) -> Result:
     """The result, or its error. For the main thread, where a signal raises instead."""
     while not result.done():
@@ -70,3 +76,10 @@ def wait_for_signal() -> NoReturn:
     """Until there is one, which raises. For the main thread."""
     while True:
         time.sleep(WAKE)
+
+
+def pause(seconds: float) -> None:
+    """Wait so long, or until there is a signal, which raises. For the main thread."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(WAKE, left))

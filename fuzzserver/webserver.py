@@ -5,6 +5,7 @@ This is the one module that knows every layer, and what a build driver uses.
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -14,14 +15,16 @@ from fuzzserver.errors import FuzzServerError, InputError, Stopped
 from fuzzserver.observer import Observer
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.web.entrance import Entrance
-from fuzzserver.web.routes import PAGE_WASM_MODE, Site
+from fuzzserver.web.routes import PAGE_WASM_MODE
 from fuzzserver.web.server import HttpServer
+from fuzzserver.web.site import Site
+from fuzzserver.web.static_page import static_page as make_static_page
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.shared_builds import SharedBuilds
 from fuzzserver.zig.wasm import OptimizeMode, build_wasm_binary
 
-__all__ = ["WebServer"]
+__all__ = ["WebServer", "static_page"]
 
 log = logging.getLogger(__name__)
 
@@ -85,19 +88,7 @@ class WebServer(Observer):
     def start(self) -> None:
         """Listen, and start all threads. InputError if the address cannot be listened on."""
         host, port = self._entrance.address
-        site = Site(
-            lib_dir=self._lib_dir,
-            own_page=self._lib_dir == paths.lib_dir().absolute(),
-            build_wasm=self._build_wasm,
-            sources=self.sources,
-            coverage_files=self.coverage_files,
-            now=self.now,
-            status=self.status_json,
-            details=self.details_json,
-            log_book=self.log_book,
-            findings=lambda: self.findings,
-            corpora=lambda: self.corpora,
-        )
+        site = _site(self, self._lib_dir, self._build_wasm, self.static_page)
         try:
             self._http_server = HttpServer(self._entrance, site, self._limits)
         except (OSError, OverflowError) as error:
@@ -132,25 +123,30 @@ class WebServer(Observer):
         """Whether only this machine can connect."""
         return self._entrance.is_local
 
+    def static_page(self) -> bytes:
+        """The page as one file, with all that there is now inside. FuzzServerError if it cannot be made."""
+        lib_dir = paths.lib_dir().absolute()
+        return make_static_page(_site(self, lib_dir, lambda mode: self._run_build(lib_dir, mode)))
+
     def _build_wasm(self, optimize_mode: str) -> Path:
         """The page's wasm, for somebody who waits for it."""
         self._compile_client.set_nice(0)
-        return self._run_build(optimize_mode)
+        return self._run_build(self._lib_dir, optimize_mode)
 
     def _build_ahead(self) -> None:
         """Have the page's wasm made as soon as there is something to show. *Runs on* the thread ``wasm``."""
         self._has_map.wait()
         try:
-            self._run_build(PAGE_WASM_MODE)
+            self._run_build(self._lib_dir, PAGE_WASM_MODE)
         except Stopped:
             pass
         except FuzzServerError as error:  # Whoever asks for it is told, unless it can be made by then.
             log.info("the page's wasm is not there yet: %s", error)
 
-    def _run_build(self, optimize_mode: str) -> Path:
+    def _run_build(self, lib_dir: Path, optimize_mode: str) -> Path:
         mode = cast(OptimizeMode, optimize_mode)
         return self._wasm_builds.run(
-            mode, lambda: build_wasm_binary(self._compile_client, self._lib_dir, mode)
+            f"{lib_dir}:{mode}", lambda: build_wasm_binary(self._compile_client, lib_dir, mode)
         )
 
     def _look_for_map(self) -> None:
@@ -166,3 +162,41 @@ class WebServer(Observer):
         if self._http_server is not None:
             self._http_server.stop()
         super()._end()
+
+
+def static_page(observer: Observer, client: ZigCompileClient) -> bytes:
+    """The page as one file, of an observer without a server. FuzzServerError if it cannot be made."""
+    lib_dir = paths.lib_dir().absolute()
+
+    def build_wasm(optimize_mode: str) -> Path:
+        return build_wasm_binary(client, lib_dir, cast(OptimizeMode, optimize_mode))
+
+    return make_static_page(_site(observer, lib_dir, build_wasm))
+
+
+def _no_static_page() -> bytes:
+    raise FuzzServerError("a static page has no static page in it")
+
+
+def _site(
+    observer: Observer,
+    lib_dir: Path,
+    build_wasm: Callable[[str], Path],
+    static_page: Callable[[], bytes] = _no_static_page,
+) -> Site:
+    """What is served of an observer."""
+    return Site(
+        lib_dir=lib_dir,
+        own_page=lib_dir == paths.lib_dir().absolute(),
+        build_wasm=build_wasm,
+        sources=observer.sources,
+        coverage_files=observer.coverage_files,
+        now=observer.now,
+        status=observer.status_json,
+        details=observer.details_json,
+        log_book=observer.log_book,
+        findings=lambda: observer.findings,
+        corpora=lambda: observer.corpora,
+        report=observer.report,
+        static_page=static_page,
+    )

@@ -1,10 +1,11 @@
 """Fixtures: the compiler, projects built with it, and running servers."""
 
 import os
+import pickle
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from tests import support_browser
-from tests.projects import FuzzedPair, fuzz_for_a_moment, write_project
+from tests.projects import FuzzedPair, fuzz_for_a_moment, locked, write_project
 
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
@@ -68,27 +69,55 @@ def client(zig: Zig, zig_cache: Path) -> ZigCompileClient:
 
 
 @pytest.fixture(scope="session")
-def project_root(work: Path) -> Path:
-    """The root source file of a project with two fuzz tests."""
-    return write_project(work / "project")
+def project_root(all_work: Path) -> Path:
+    """The root source file of a project with two fuzz tests. All processes share it, and only read it."""
+    with locked(all_work / "project.lock"):
+        return write_project(all_work / "project")
+
+
+MakePair = Callable[..., FuzzedPair]
 
 
 @pytest.fixture(scope="session")
-def debug_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+def make_pair(
+    client: ZigCompileClient, project_root: Path, all_work: Path, pytestconfig: pytest.Config
+) -> MakePair:
+    """Builds the project with extra flags and fuzzes it for a moment: in one process, for all of them.
+
+    An optimized build takes half a minute.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+
+    def make(name: str, *flags: str) -> FuzzedPair:
+        path = all_work / f"{name}.pickle"
+        with locked(path.with_suffix(".lock")):
+            if path.exists():
+                made_in, pair = pickle.loads(path.read_bytes())
+                if made_in == run:
+                    return pair
+            pair = fuzz_for_a_moment(client, project_root, *flags)
+            path.write_bytes(pickle.dumps((run, pair)))
+            return pair
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def debug_pair(make_pair: MakePair) -> FuzzedPair:
     """A Debug build and its coverage file."""
-    return fuzz_for_a_moment(client, project_root)
+    return make_pair("debug")
 
 
 @pytest.fixture(scope="session")
-def safe_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+def safe_pair(make_pair: MakePair) -> FuzzedPair:
     """A ReleaseSafe build, which has placeholder PCs, and its coverage file."""
-    return fuzz_for_a_moment(client, project_root, "-OReleaseSafe")
+    return make_pair("safe", "-OReleaseSafe")
 
 
 @pytest.fixture(scope="session")
-def small_pair(client: ZigCompileClient, project_root: Path) -> FuzzedPair:
+def small_pair(make_pair: MakePair) -> FuzzedPair:
     """A ReleaseSmall build, which has no debug info, and its coverage file."""
-    return fuzz_for_a_moment(client, project_root, "-OReleaseSmall")
+    return make_pair("small", "-OReleaseSmall")
 
 
 @pytest.fixture(autouse=True)

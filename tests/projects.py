@@ -1,6 +1,7 @@
 """Real Zig projects for the tests, built once and kept in pytest's cache folder."""
 
 import dataclasses
+import fcntl
 import os
 import re
 import shutil
@@ -42,10 +43,17 @@ const parser = @import("parser.zig");
 
 fn fuzzSum(_: void, input: []const u8) anyerror!void {
     std.mem.doNotOptimizeAway(parser.sum(input));
+    restABit();
 }
 
 fn fuzzDepth(_: void, input: []const u8) anyerror!void {
+    restABit();
     std.mem.doNotOptimizeAway(parser.depth(input) catch return);
+}
+
+/// Fuzzers that only have to be there leave the machine to others.
+fn restABit() void {
+    std.time.sleep(1_000_000);
 }
 
 test "fuzz sum" {
@@ -104,6 +112,14 @@ def write_project(folder: Path) -> Path:
     return folder / "src" / "main.zig"
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes of this run out that want the same."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @dataclasses.dataclass(frozen=True)
 class FuzzedPair:
     """An executable that was fuzzed for a moment, and its coverage file, now at rest."""
@@ -115,24 +131,28 @@ class FuzzedPair:
     """Addresses of the fuzz tests."""
     step: FuzzRunStep
     normal_executable: Path
-    """The same tests without instrumentation."""
+    """The same tests without instrumentation, as a Debug build."""
 
 
 def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> FuzzedPair:
-    """Build the tests of ``root`` with extra compiler flags, and fuzz each until it has run 100 times."""
+    """Build the tests of ``root`` with extra compiler flags, and fuzz each until it has run 100 times.
+
+    The one without instrumentation, which only tells which tests there are, is always a Debug build.
+    """
     command = TestCommand.of_root(root)
-    command = dataclasses.replace(command, args=(*flags, *command.args))
     normal = build_tests(client, command, "normal")
+    command = dataclasses.replace(command, args=(*flags, *command.args))
     instrumented = build_tests(client, command, "fuzz")
     argv = test_runner_argv(normal.path, command.cache_root, 1)
     with ChildGroup() as children:
         found = find_fuzz_tests(children, argv, command.project)
     step = FuzzRunStep(root.name, instrumented.path, command.cache_root, instrumented.inputs)
     messages: list[Msg] = []
-    # Each restart of this fuzzer makes the inputs that it finds there half as large again.
-    shutil.rmtree(command.cache_root / "f", ignore_errors=True)
-    for index in found.fuzz_tests:
-        _fuzz_one(FuzzTest(step, index, found.names[index]), command, messages)
+    with locked(command.cache_root / "fuzzing.lock"):
+        # Each restart of this fuzzer makes the inputs that it finds there half as large again.
+        shutil.rmtree(command.cache_root / "f", ignore_errors=True)
+        for index in found.fuzz_tests:
+            _fuzz_one(FuzzTest(step, index, found.names[index]), command, messages)
     (coverage_id,) = {msg.coverage_id for msg in messages if isinstance(msg, CoverageMsg)}
     return FuzzedPair(
         executable=instrumented.path,

@@ -33,6 +33,12 @@ fn badPointer(_: void, input: []const u8) anyerror!void {
 }
 
 fn neverEnds(_: void, _: []const u8) anyerror!void {
+    std.debug.print("well under way\\n", .{});
+    deep.spin();
+}
+
+/// A worker that has said something may be about to tell how it failed, and is given time for that.
+fn neverEndsNorSpeaks(_: void, _: []const u8) anyerror!void {
     deep.spin();
 }
 
@@ -120,6 +126,7 @@ test "panic" { try std.testing.fuzz({}, panics, .{}); }
 test "bounds" { try std.testing.fuzz({}, outOfBounds, .{}); }
 test "segfault" { try std.testing.fuzz({}, badPointer, .{}); }
 test "hang" { try std.testing.fuzz({}, neverEnds, .{}); }
+test "silent hang" { try std.testing.fuzz({}, neverEndsNorSpeaks, .{}); }
 test "memory" { try std.testing.fuzz({}, takesAllMemory, .{}); }
 test "exit" { try std.testing.fuzz({}, exits, .{}); }
 test "recursion" { try std.testing.fuzz({}, recurses, .{}); }
@@ -159,7 +166,6 @@ pub fn panic(input: []const u8) noreturn {
 /// Compares nothing: Zig's fuzzer notes each comparison in a table, and one that is interrupted while its
 /// table grows crashes instead of telling where it is.
 pub fn spin() void {
-    std.debug.print("well under way\\n", .{});
     while (true) std.atomic.spinLoopHint();
 }
 

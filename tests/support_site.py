@@ -10,6 +10,7 @@ from typing import Any
 from fuzzserver import FuzzRunStep, SourcePath, TargetStatus, WebServer
 from fuzzserver.corpus import Corpus
 from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.web.api import FILE_NAMES
 from fuzzserver.wire.abi import coverage_file_name
 from tests.support_maps import number_of, show_map
 from tests.support_native import code_addresses, hand_made_step
@@ -29,6 +30,24 @@ MORE = (
     "/sources.tar",
     "/debug/sources.tar",
 )
+API = (
+    "/api/1",
+    "/api/1/targets",
+    "/api/1/targets/ID",
+    "/api/1/history/ID",
+    "/api/1/findings",
+    "/api/1/findings/c0ffee",
+    "/api/1/corpus",
+)
+"""With ``ID`` for the name of the map."""
+LIVE = (
+    "/metrics",
+    "/api/1/files/ID",
+    "/api/1/functions/ID",
+    "/api/1/report",
+    *(f"/report/{name}" for name in FILE_NAMES),
+)
+"""Made for each request anew, one at a time: not the same twice."""
 NOTHING = "/nothing"
 
 
@@ -37,8 +56,15 @@ class Site:
     """The running server, and what can be asked for."""
 
     server: WebServer
-    routes: tuple[str, ...]
-    """All paths that are answered with 200."""
+    steady: tuple[str, ...]
+    """Paths that are answered with 200, and always with the same."""
+    live: tuple[str, ...]
+    """Those that are answered with something else each time."""
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """All paths that are answered with 200."""
+        return self.live + self.steady
 
     @property
     def port(self) -> int:
@@ -81,4 +107,5 @@ def furnished(folder: Path, **options: Any) -> Iterator[Site]:
         name = coverage_file_name(7)
         number = number_of(coverage_map, "/canary.c")
         eventually(lambda: not is_building_ahead(server), "the page's wasm is not built")
-        yield Site(server, (*PAGE, *DATA, *MORE, f"/points/{name}", f"/source/{name}/{number}"))
+        steady = (*PAGE, *DATA, *MORE, *API, f"/points/{name}", f"/source/{name}/{number}")
+        yield Site(server, *(tuple(path.replace("ID", name) for path in paths) for paths in (steady, LIVE)))

@@ -85,12 +85,15 @@ def test_shortest_prefix(store: FindingStore, analysis: Analysis, note, caplog) 
     assert f"fuzzserver repro {finding.id}" in caplog.text
 
 
-def test_stack_that_was_missing(store: FindingStore, analysis: Analysis, command: TestCommand) -> None:
+def test_stack_that_was_missing(client: ZigCompileClient, store: FindingStore, command: TestCommand) -> None:
     """Where the worker could not say where it hung, the reproduction does."""
+    analysis = Analysis(client, store, hang=2.0, memory=500 * MIB)
+    analysis.start()
     hang = Failure("hang", "made no new run for 5 s", "", ())
     finding = replace(FINDING, kind="hang", message=hang.message, test="failing.test.hang", stack="")
     analysis.add(command, store.add(finding, b"abc"), hang, b"abc")
     assert analysis.drain(WAIT)
+    analysis.stop()
     (finding,) = store.all()
     assert finding.reproduces is True
     assert "in spin (" in finding.stack
@@ -138,7 +141,7 @@ def test_one_after_the_other(store: FindingStore, analysis: Analysis, note) -> N
     refused = Failure("error", "error.Refused", "", ())
     note("error", b"abc", refused, id="aaaa")
     note("panic", b"abc", Failure("panic", "boom at 3", "", ()), id="bbbb")
-    note("hang", b"abc", Failure("hang", "", "", ()), id="cccc")
+    note("two places", b"abc", Failure("error", "error.Twice", "", ()), id="cccc")
     assert analysis.drain(WAIT)
     found = {finding.id: (finding.reproduces, store.input(finding.id)) for finding in store.all()}
     assert found == {"aaaa": (True, b""), "bbbb": (True, b""), "cccc": (True, b"")}

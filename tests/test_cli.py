@@ -28,14 +28,23 @@ SERVER_OPTIONS = {
     *("--host", "--port", "--port-file", "--lib-dir"),
     *("--allow-host", "--token", "--tls-cert", "--tls-key", "--max-connections"),
 }
+VERDICT_OPTIONS = {"--fail-on", "--fail-under", "--baseline", "--fail-on-regression"}
+REPORT_OPTIONS = {"--report", "--strip-prefix", "--include", "--exclude"}
 FUZZ_OPTIONS = {
-    *("--test", "--jobs", "--time", "--no-web", "--hang-timeout", "--memory-limit", "--corpus", "--watch")
+    *("--test", "--jobs", "--no-web", "--hang-timeout", "--memory-limit", "--corpus", "--watch"),
+    *("--time", "--runs", "--until-quiet", "--time-per-test", "--runs-per-test", "--until-quiet-per-test"),
+    "--max-findings",
+    *VERDICT_OPTIONS,
+    *REPORT_OPTIONS,
 }
 REPRO_OPTIONS = {"--project", "--hang-timeout", "--memory-limit"}
 OPTIONS = {
     "demo": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS,
     "run": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS | {"--build", "--step"},
-    "attach": COMMON_OPTIONS | SERVER_OPTIONS,
+    "attach": COMMON_OPTIONS | SERVER_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--time"},
+    "report": COMMON_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--url", "--executable", "--coverage"},
+    "merge": VERDICT_OPTIONS | REPORT_OPTIONS | {"--help", "--log-level"},
+    "smoke": COMMON_OPTIONS | {"--build", "--step"},
     "serve": COMMON_OPTIONS | SERVER_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
     "repro": COMMON_OPTIONS | REPRO_OPTIONS,
     "minimize": COMMON_OPTIONS | REPRO_OPTIONS,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver.fuzz.failure import MAX_FRAMES, MAX_STACK, Failure, Frame, FuzzerFault, Killed, failure_of
+from fuzzserver.fuzz.failure import MAX_FRAMES, MAX_STACK, Failure, FuzzerFault, Killed, failure_of
 from fuzzserver.fuzz.reproducer import Reproducer
+from fuzzserver.stack import Frame
 from fuzzserver.wire.messages import ClientTag, client_message
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig

@@ -12,6 +12,7 @@ from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.errors import CompileErrors, FuzzServerError, InputError, Stopped, TestRunnerError
 from fuzzserver.findings import FindingStore
 from fuzzserver.fuzz import test_run, watch
+from fuzzserver.fuzz.budget import Ending
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import FuzzOptions
 from fuzzserver.fuzz.target import NoFuzzTests
@@ -170,7 +171,7 @@ def test_whole_session(make: Make, server: Server, work: Path) -> None:
     count = len(server.told.all)
     driver.stop()
     assert len(server.told.all) == count
-    assert driver.wait(0.0)
+    assert driver.wait(WAIT) is None
 
 
 def check_messages(server: Server, step: FuzzRunStep) -> None:
@@ -236,7 +237,7 @@ def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
 
     alone = make(lively_command(work), tests=("fuzz at once",))
     alone.start(alone.build())
-    assert alone.wait(WAIT)
+    assert alone.wait(WAIT) == Ending("All fuzz workers have ended.", met=True)
     server.wait_for(lambda: server.statuses()[-1] == ("stopped", "All fuzz workers have ended."))
     assert server.target().state == "failed"
     assert "no worker is left" in caplog.messages

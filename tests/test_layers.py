@@ -31,12 +31,16 @@ LAYERS = (
 
 LEAVES = (
     "access",
+    "argument_types",
     "arguments",
     "console",
+    "exit_code",
     "files",
     "freshness",
     "logbook",
+    "option_groups",
     "signals",
+    "stack",
     "status",
     "version",
 )

@@ -242,7 +242,7 @@ def test_upgrades(site: Site, name: str, data: bytes, status: int) -> None:
 
 def test_pipelined_requests(site: Site) -> None:
     """Many at once are answered one by one, in order, chunked ones among them."""
-    paths = (*site.routes, NOTHING) * 3
+    paths = (*site.steady, NOTHING) * 3
     data = b"".join(head(target=path).replace(b"HOST", site.host.encode()) for path in paths)
     answers = parse_responses(exchange(site.port, data))
     assert [answer.status for answer in answers] == [200 if path != NOTHING else 404 for path in paths]
@@ -256,7 +256,7 @@ def test_pipelined_requests(site: Site) -> None:
 
 def test_head_of_all_routes(site: Site) -> None:
     """HEAD gives the head of GET, of what there is and of what there is not."""
-    for path in (*site.routes, NOTHING):
+    for path in (*site.steady, NOTHING):
         get, only_head = ask(site.port, path), ask(site.port, path, "HEAD")
         assert (only_head.status, only_head.headers, only_head.body) == (get.status, get.headers, b""), path
         assert get.status == (404 if path == NOTHING else 200), path
@@ -266,7 +266,7 @@ def test_head_of_all_routes(site: Site) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "BREW", "get"])
 def test_other_methods_on_all_routes(site: Site, method: str) -> None:
     """405, and which methods there are; nothing is started or served."""
-    for path in (*site.routes, NOTHING):
+    for path in (*site.steady, NOTHING):
         answer = ask(site.port, path, method)
         assert (answer.status, answer.value("allow")) == (405, "GET, HEAD, OPTIONS")
         assert CANARY not in answer.body
@@ -274,7 +274,7 @@ def test_other_methods_on_all_routes(site: Site, method: str) -> None:
 
 def test_options(site: Site) -> None:
     """Which methods there are, of everything. Nothing is said to other pages."""
-    for path in ("*", *site.routes, NOTHING):
+    for path in ("*", *site.steady, NOTHING):
         for more in (
             (),
             ("Access-Control-Request-Method: GET", "Access-Control-Request-Private-Network: true"),
@@ -286,7 +286,7 @@ def test_options(site: Site) -> None:
 
 def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
     """304 to whoever has it; all that has a length has a tag."""
-    for path in site.routes:
+    for path in site.steady:
         answer = ask(site.port, path)
         etag = answer.value("etag")
         if answer.value("transfer-encoding") is not None:
@@ -315,14 +315,14 @@ def test_connection_is_used_again_after_304(site: Site) -> None:
 
 def test_absolute_form_of_all_routes(site: Site) -> None:
     """As to a proxy: the same answer as to the path alone."""
-    for path in (*site.routes, NOTHING):
+    for path in (*site.steady, NOTHING):
         answer, usual = ask(site.port, f"http://{site.host}{path}"), ask(site.port, path)
         assert (answer.status, answer.body) == (usual.status, usual.body)
 
 
 def test_http_1_0_on_all_routes(site: Site) -> None:
     """Old clients get the same bodies, which end with the connection or after their length."""
-    for path in site.routes:
+    for path in site.steady:
         data = head(target=path, version="HTTP/1.0").replace(b"HOST", site.host.encode())
         (answer,) = parse_responses(exchange(site.port, data, hang_up=False))
         assert answer.closes and answer.value("transfer-encoding") is None
@@ -334,7 +334,7 @@ def test_http_1_0_on_all_routes(site: Site) -> None:
 
 def bodies(site: Site) -> dict[str, bytes]:
     """What each route answers, as this file's own reader sees it."""
-    return {path: ask(site.port, path).body for path in site.routes}
+    return {path: ask(site.port, path).body for path in site.steady}
 
 
 def test_http_client(site: Site) -> None:
@@ -380,7 +380,7 @@ def test_aiohttp(site: Site) -> None:
     async def fetch_all() -> list[tuple[str, bytes]]:
         connector = aiohttp.TCPConnector(limit=5)
         async with aiohttp.ClientSession(connector=connector, raise_for_status=True) as session:
-            return await asyncio.gather(*(fetch(session, path) for path in site.routes * 3))
+            return await asyncio.gather(*(fetch(session, path) for path in site.steady * 3))
 
     assert sorted(asyncio.run(fetch_all())) == sorted([*bodies(site).items()] * 3)
 
@@ -390,7 +390,7 @@ def test_h11_as_client(site: Site) -> None:
     expected = bodies(site)
     ours = h11.Connection(h11.CLIENT)
     with connected(site.port) as connection:
-        for path in (*site.routes, NOTHING):
+        for path in (*site.steady, NOTHING):
             for method in ("GET", "HEAD", "OPTIONS", "POST"):
                 request = h11.Request(method=method, target=path, headers=[("Host", site.host)])
                 connection.sendall(ours.send(request) + ours.send(h11.EndOfMessage()))  # type: ignore[operator]

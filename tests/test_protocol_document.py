@@ -1,19 +1,24 @@
 """docs/protocol.md says what is so."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from fuzzserver.findings import Finding
+from fuzzserver.access import DEFAULT_LIMITS
+from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.logbook import MAX_ENTRIES, MAX_SIZE
-from fuzzserver.status import Progress, TargetStatus, TestStatus
-from fuzzserver.web import fuzz_data
 from fuzzserver.observer import MAX_MARKS
+from fuzzserver.status import Progress, TargetStatus, TestStatus
+from fuzzserver.web import api, fuzz_data
+from fuzzserver.webserver import WebServer
 from fuzzserver.wire import abi
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
-from tests.support_web import viewer
+from tests.support_puppet import Puppet, finding
+from tests.support_web import request, viewer
 from tests.test_session import OURS, texts_of
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "protocol.md").read_text()
@@ -22,7 +27,7 @@ MESSAGES = {
     for tag, name, size in re.findall(r"^\| (\d+) \| `(\w+)` \| (\d+): tag", TEXT, re.MULTILINE)
 }
 """Tag and size of the head of each binary message."""
-FIELDS = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", TEXT, re.MULTILINE))
+FIELDS = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", TEXT.partition("## HTTP")[0], re.MULTILINE))
 """What is said of each field of JSON texts."""
 
 HEADS = (
@@ -34,6 +39,18 @@ HEADS = (
     (abi.OwnTag.HISTORY, abi.HistoryHeader),
     (abi.OwnTag.POINTS, abi.PointsHeader),
 )
+
+
+@pytest.fixture
+def shown(web_server: WebServer, tmp_path: Path) -> Puppet:
+    """A target with a test, a finding and coverage: something of all that there is to tell of."""
+    puppet = Puppet(tmp_path).show(web_server)
+    puppet.cover_all()
+    web_server.set_target(puppet.target(tests=(TestStatus("t", "fuzzing", n_runs=7),)))
+    store = FindingStore(tmp_path / "findings")
+    store.add(finding(), b"")
+    web_server.set_findings(store)
+    return puppet
 
 
 def test_messages() -> None:
@@ -77,3 +94,50 @@ def test_routes(pattern: str) -> None:
         for path in re.findall(r"`(/[\w./]+)`", TEXT)
     ]
     assert any(re.fullmatch(pattern, path) for path in documented)
+
+
+def test_metrics(web_server: WebServer, shown: Puppet) -> None:
+    """The table of metrics has each that there is, with its type and labels."""
+    documented = {
+        (name, kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|(.*?)\|", TEXT, re.MULTILINE)
+    }
+    text = request(web_server.port, "/metrics").body.decode()
+    served = {
+        (sample.name, family.type, tuple(sample.labels))
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert served == documented
+
+
+def test_api(web_server: WebServer, shown: Puppet) -> None:
+    """The table of the API has each route, and each field of its answer."""
+    rows = dict(re.findall(r"^\| `(/api/1[\w/]*)` \| (.*) \|$", TEXT, re.MULTILINE))
+    assert [*rows, "/report/FORMAT"] == [route.path for route in api.ROUTES]
+    for path in ("", "/targets", "/files/ID", "/functions/ID", "/history/ID", "/findings", "/corpus"):
+        answer = json.loads(request(web_server.port, f"/api/1{path}".replace("ID", shown.id)).body)
+        for name, value in answer.items():
+            assert f"`{name}`" in rows[f"/api/1{path}"]
+            if (
+                path not in ("/findings", "/corpus")
+                and isinstance(value, list)
+                and isinstance(value[0], dict)
+            ):
+                assert_all_named(rows[f"/api/1{path}"], value[0])
+
+
+def assert_all_named(row: str, value: dict) -> None:
+    """The row names all keys of an object, and of those in it; of marks it says that they are as above."""
+    for name, inner in value.items():
+        assert f"`{name}`" in row or value.keys() == {"time", "kind", "text"}
+        for each in inner if isinstance(inner, list) and inner and isinstance(inner[0], dict) else ():
+            assert_all_named(row, each)
+
+
+def test_reports() -> None:
+    """Each format is named, and the file that it makes."""
+    section = TEXT.partition("### `/report/FORMAT`")[2].partition("## ")[0]
+    for name, file_name in api.FILE_NAMES.items():
+        assert f"`{name}`" in section and f"`{file_name}`" in section
+    assert DEFAULT_LIMITS.reports == 4 and "while four are made" in section

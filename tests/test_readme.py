@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver.arguments import ExitCode
+from fuzzserver.exit_code import ExitCode
 from fuzzserver.web.gate import PAGE_PATHS
 from fuzzserver.web.routes import SCRIPTS, SOURCES, WASM
 

@@ -6,10 +6,11 @@ import pytest
 
 from fuzzserver.findings import FindingStore
 from fuzzserver.fuzz import recorder as module
-from fuzzserver.fuzz.failure import Failure, Frame
+from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.recorder import Recorder
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import FuzzTest, WorkerEnd
+from fuzzserver.stack import Frame
 from fuzzserver.step import FuzzRunStep
 
 COMMAND = TestCommand("main.zig", ("-Mroot=/p/main.zig",), Path("/p"), Path("/p/.zig-cache"))

@@ -155,12 +155,13 @@ def test_counts_go_on(tmp_path: Path, patient: FuzzTest) -> None:
 
 
 def test_hang(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
-    """A worker that makes no run is made to say where it is, and ended."""
-    bench.start(failing("hang"), Limits(hang=2.0))
+    """A worker that makes no run is made to say where it is, which is told, and ended."""
+    bench.start(failing("silent hang"), Limits(hang=2.0))
     end = bench.end()
     assert (end.why, end.how) == ("hang", "made no new run for 2 s")
     assert "in spin (failing)" in end.stderr
-    assert "in neverEnds (failing)" in end.stderr
+    assert "in neverEndsNorSpeaks (failing)" in end.stderr
+    assert "in spin (failing)" in "\n".join(bench.said)
 
 
 def test_memory(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
@@ -311,8 +312,9 @@ def test_broken_protocol(bench: Bench, code: str, reason: str) -> None:
     assert processes_naming(str(bench.folder)) == []
 
 
-def test_silence(bench: Bench) -> None:
+def test_silence(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that never begins hangs, and is ended though it ignores all signals that it may."""
+    monkeypatch.setattr("fuzzserver.fuzz.worker.STACK_WAIT", 4.0)
     code = """
     import signal
     for number in (signal.SIGFPE, signal.SIGTERM, signal.SIGINT):
@@ -372,15 +374,9 @@ def test_flood_of_words(bench: Bench) -> None:
     assert lines.count("words") + sum(counts) == 1_000_000
 
 
-def test_where_it_hangs_is_told(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
-    """What a worker says when it is asked where it is, is told, too."""
-    bench.start(failing("hang"), Limits(hang=2.0))
-    bench.end()
-    assert "in spin (failing)" in "\n".join(bench.said)
-
-
-def test_words_without_end(bench: Bench) -> None:
+def test_words_without_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that never falls silent is looked at all the same."""
+    monkeypatch.setattr("fuzzserver.fuzz.worker.STACK_WAIT", 0.5)
     bench.start(fake(bench.folder, "while True: os.write(2, b'x' * 10000)"), Limits(hang=0.5))
     assert bench.end().why == "hang"
     assert bench.looks > 0

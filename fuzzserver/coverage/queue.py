@@ -80,22 +80,32 @@ class MsgQueue:
         self._condition = threading.Condition()
         self._messages: list[Msg] = []
         self._closed = False
+        self._idle = True
 
     def post(self, msg: Msg) -> None:
         """Append a message. After ``close`` it is dropped."""
         with self._condition:
             if not self._closed:
                 self._messages.append(msg)
-                self._condition.notify()
+                self._idle = False
+                self._condition.notify_all()
 
     def take_all(self) -> list[Msg] | None:
         """Wait for messages and take them; None once the queue is closed."""
         with self._condition:
+            if not self._messages:
+                self._idle = True
+                self._condition.notify_all()
             self._condition.wait_for(lambda: self._messages or self._closed)
             if self._closed:
                 return None
             messages, self._messages = self._messages, []
             return messages
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait until all that was posted is worked through; False after ``timeout`` seconds."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._idle or self._closed, timeout)
 
     @property
     def closed(self) -> bool:

@@ -20,6 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from fuzzserver import paths
 from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.info import compilation_folder
 from fuzzserver.coverage.seen_pcs import SeenPcs
@@ -190,6 +191,28 @@ class ZigCache:
         self._details = {key: self._details[key] for key in executables if key in self._details}
         return CacheLook(tuple(pairs), tuple(problems))
 
+    def session_pairs(self) -> list[list[Pair]]:
+        """What sessions of our own have left: for each target its newest build, a pair for each worker."""
+        by_digest = {each.digest: each for each in self._look_for_executables()}
+        found = []
+        for target in _entries(paths.data_folder(self.path)):
+            pairs = [
+                self._pair_of_worker(file, by_digest[file.digest])
+                for worker in _entries(target.path)
+                for file in _readable_coverage_files(Path(worker.path) / "v")
+                if file.digest in by_digest
+            ]
+            if pairs:
+                newest = max(pairs, key=lambda pair: pair.coverage_file.mtime_ns)
+                found.append([pair for pair in pairs if pair.executable == newest.executable])
+        return found
+
+    def _pair_of_worker(self, file: CoverageFile, executable: FuzzExecutable) -> Pair:
+        details = self._read_details(executable)
+        corpora = file.path.parent.parent / "f"
+        tests = {test: addr for test, addr in details.tests.items() if (corpora / test).is_dir()}
+        return Pair(file, executable, details.name, details.zig_version, tests)
+
     def _look_for_executables(self) -> list[FuzzExecutable]:
         """All fuzz executables at ``o/*/*``."""
         remembered = {}
@@ -337,6 +360,16 @@ def _read_coverage_file(path: Path, mtime_ns: int, known: CoverageFile | None) -
         return CoverageFile(
             path, coverage_id, seen_pcs.identity, mtime_ns, header.pcs_len, header.n_runs, digest
         )
+
+
+def _readable_coverage_files(folder: Path) -> Iterator[CoverageFile]:
+    for entry in _entries(folder):
+        status = _regular(entry)
+        if status is not None and status.st_size and _COVERAGE_NAME.fullmatch(entry.name) is not None:
+            try:
+                yield _read_coverage_file(Path(entry.path), status.st_mtime_ns, None)
+            except CoverageFileError as error:
+                log.warning("%s", error)
 
 
 def _digest(pcs: array[int]) -> bytes:

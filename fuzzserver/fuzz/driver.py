@@ -18,8 +18,10 @@ from fuzzserver import paths
 from fuzzserver.corpus import Corpus, SharedCorpus
 from fuzzserver.coverage.queue import CoverageMsg, Msg
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
-from fuzzserver.findings import FindingStore
+from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.fuzz.analysis import Analysis
+from fuzzserver.fuzz.budget import BudgetWatch, Ending
+from fuzzserver.fuzz.build_progress import BuildProgress
 from fuzzserver.fuzz.lock import ProjectLock
 from fuzzserver.fuzz.options import Audience, FuzzOptions
 from fuzzserver.fuzz.recorder import Recorder
@@ -39,6 +41,9 @@ __all__ = ["FuzzDriver"]
 log = logging.getLogger(__name__)
 
 FINDING_OUT = "Finding out how the tests are compiled ..."
+
+BUDGET_INTERVAL = 0.1
+"""Seconds between two looks at what was used up."""
 
 TELL_INTERVAL = 0.5
 """Seconds between two counts of runs that are told."""
@@ -92,6 +97,7 @@ class FuzzDriver:
         """When the workers were ended."""
         self.build_failed = False
         """Whether a target could not be built."""
+        self._ended_by: Ending | None = None
 
     # ------------------------------------------------------------------ building
 
@@ -118,7 +124,7 @@ class FuzzDriver:
 
     def _build_all(self, commands: Sequence[TestCommand]) -> tuple[list[Build], list[FoundTests]]:
         """Compile in parallel. Raises the first error if nothing could be built."""
-        progress = _BuildProgress(self._audience, len(commands))
+        progress = BuildProgress(self._audience, len(commands))
         with ThreadPoolExecutor(max(1, self._options.jobs), "build") as pool:
             futures = [pool.submit(self._build_one, command, progress) for command in commands]
         builds: list[Build] = []
@@ -144,7 +150,7 @@ class FuzzDriver:
                 log.error("%s", each)
         return builds, found
 
-    def _build_one(self, command: TestCommand, progress: "_BuildProgress") -> tuple[FoundTests, Build | None]:
+    def _build_one(self, command: TestCommand, progress: BuildProgress) -> tuple[FoundTests, Build | None]:
         target = self._targets[command.key]
 
         def say(text: str) -> None:
@@ -174,8 +180,8 @@ class FuzzDriver:
             )
             for test in tests:
                 self._add_run(target, test)
-        if self._options.time is not None:
-            planned = self._options.time * self._options.jobs / (2 * max(1, len(names)))
+        if self._options.budget.time is not None:
+            planned = self._options.budget.time * self._options.jobs / (2 * max(1, len(names)))
             self._turns.slice_seconds = min(self._options.slice_seconds, planned)
         self.started = time.monotonic()
         self._audience.set_status("fuzzing", f"Fuzzing {_count(len(names), 'test')}.")
@@ -183,6 +189,7 @@ class FuzzDriver:
             for run in target.runs:
                 self._start_run(target, run)
         self._start_thread("fuzz-status", self._tell_counts)
+        self._start_thread("fuzz-budget", self._watch_budget)
         if self._options.watch:
             self._start_thread("fuzz-watch", lambda: self._watch(dict(builds)))
 
@@ -239,6 +246,29 @@ class FuzzDriver:
         if isinstance(msg, CoverageMsg):
             target.set_coverage_id(msg.coverage_id)
         self._audience.post(msg)
+
+    def _watch_budget(self) -> None:
+        """Until something is used up, or nobody is left who could use it."""
+        options = self._options
+        watch = BudgetWatch(options.budget, options.test_budget, is_open=options.watch)
+        ending = None
+        while ending is None:
+            left = watch.seconds_left()
+            if self._ending.wait(BUDGET_INTERVAL if left is None else min(left, BUDGET_INTERVAL)):
+                return
+            ending = self._enough_findings() or watch.look(self._runs)
+        with self._condition:
+            self._ended_by = ending
+            self._condition.notify_all()
+
+    def _enough_findings(self) -> Ending | None:
+        most, found = self._options.max_findings, len(self.failing)
+        return None if most is None or found < most else Ending(f"{_count(found, 'finding')}.", met=True)
+
+    @property
+    def _runs(self) -> list[FuzzTestRun]:
+        """Those of all tests that the newest builds have."""
+        return [run for target in list(self._targets.values()) for run in target.runs if not run.retired]
 
     def _tell_counts(self) -> None:
         next_save = time.monotonic()
@@ -297,7 +327,7 @@ class FuzzDriver:
 
     def _build_in_turn(self, commands: Sequence[TestCommand]) -> list[tuple[FoundTests, Build | None]]:
         """Compile one after the other, for the workers need the processors. Raises the first error."""
-        progress = _BuildProgress(self._audience, len(commands))
+        progress = BuildProgress(self._audience, len(commands))
         results = []
         try:
             for command in commands:
@@ -345,27 +375,30 @@ class FuzzDriver:
         return list(self._recorder.found)
 
     @property
+    def failing(self) -> list[Finding]:
+        """The findings of this session that count."""
+        findings = filter(None, map(self.findings.get, self.found))
+        return [each for each in findings if each.category in self._options.fail_on]
+
+    @property
     def not_fuzzed(self) -> list[TestStatus]:
         """The tests that made no run in this session, unless the sources no longer have them."""
-        runs = [run for target in list(self._targets.values()) for run in target.runs]
-        return [run.status for run in runs if not run.made_runs and not run.retired]
+        return [run.status for run in self._runs if run.session_runs == 0]
 
     @property
     def targets(self) -> list[TargetStatus]:
         """All targets as they are now."""
         return [target.status() for target in list(self._targets.values())]
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no worker is left to run; False if ``timeout`` seconds pass before.
+    def wait(self, timeout: float | None = None) -> Ending | None:
+        """Wait until a budget is used up, or no worker is left to run; returns which.
 
-        Who watches sources may start new ones at any time.
+        None if it was stopped before, or ``timeout`` seconds are over. Who watches sources may start new
+        workers at any time.
         """
-
-        def over() -> bool:
-            return self.stopped or (self._running == 0 and not self._options.watch)
-
         with self._condition:
-            return self._condition.wait_for(over, timeout)
+            self._condition.wait_for(lambda: self.stopped or self._ended_by is not None, timeout)
+            return self._ended_by
 
     def finish(self, patience: float) -> None:
         """End the workers, let findings be looked at for up to ``patience`` seconds, and stop."""
@@ -401,29 +434,6 @@ class FuzzDriver:
                 thread.join()
         with self._condition:
             self._lock.release()
-
-
-class _BuildProgress:
-    """Tells how many targets are built, and what is being done. May be used from any thread."""
-
-    def __init__(self, audience: Audience, total: int) -> None:
-        self._audience = audience
-        self._total = total
-        # Guards ``_done`` and ``_text``, and keeps what is told in order.
-        self._lock = threading.Lock()
-        self._done = 0
-        self._text = ""
-
-    def say(self, text: str) -> None:
-        with self._lock:
-            self._text = text
-            self._audience.set_progress(Progress(text, self._done, self._total))
-
-    def one_more(self) -> None:
-        """A target is built, or cannot be."""
-        with self._lock:
-            self._done += 1
-            self._audience.set_progress(Progress(self._text, self._done, self._total))
 
 
 ENDED = ("stopped", "failed")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Failure", "Frame", "FuzzerFault", "Killed", "Kind", "failure_of"]
+from fuzzserver.stack import Frame, frame_of
+
+__all__ = ["Failure", "FuzzerFault", "Killed", "Kind", "failure_of"]
 
 Kind = Literal["error", "panic", "signal", "leak", "error logs", "exit", "hang", "out of memory"]
 
@@ -22,16 +24,6 @@ MAX_STACK = 16 * 1024
 """How much of a trace is kept, in characters: its beginning. An endless recursion has megabytes."""
 MAX_FRAMES = 64
 FINGERPRINT_FRAMES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A line of a trace: ``/p/f.zig:3:5: 0x10123 in sum (test)``."""
-
-    path: str
-    line: int
-    column: int
-    function: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +94,6 @@ _VARIABLE = re.compile(r"""0x[0-9a-fA-F]+|\d+|'[^'\n]*'|"[^"\n]*\"""")
 _GENERIC = re.compile(r"__anon_\d+")
 """The number differs in each build."""
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_FRAME = re.compile(
-    r"(?P<path>\S.*?):(?P<line>\d+):(?P<column>\d+): 0x[0-9a-f]+ in (?P<function>.+) \([^()]*\)"
-)
 _UNKNOWN_FRAME = re.compile(r"\?\?\?:\?:\?: 0x[0-9a-f]+ in .*")
 _CARET = re.compile(r" *\^?")
 _PANIC = re.compile(r"(?:thread \d+ )?panic: (?P<message>.*)")
@@ -216,11 +205,7 @@ def _failure(kind: Kind, message: str, trace: list[str], lib_dir: Path | None) -
 
 
 def _frames(trace: list[str]) -> list[Frame]:
-    return [
-        Frame(match["path"], int(match["line"]), int(match["column"]), match["function"])
-        for line in trace
-        if (match := _FRAME.fullmatch(line))
-    ]
+    return [frame for line in trace if (frame := frame_of(line))]
 
 
 def _user_frames(frames: list[Frame], lib_dir: Path | None) -> Iterator[Frame]:
@@ -256,7 +241,7 @@ def _traces(lines: list[str]) -> Iterator[tuple[int, int]]:
 
 def _trace_end(lines: list[str], index: int) -> int:
     """The end of the trace that begins at ``index``: each frame may be followed by source and caret."""
-    while index < len(lines) and (_FRAME.fullmatch(lines[index]) or _UNKNOWN_FRAME.fullmatch(lines[index])):
+    while index < len(lines) and (frame_of(lines[index]) or _UNKNOWN_FRAME.fullmatch(lines[index])):
         index += 1
         if index + 1 < len(lines) and _CARET.fullmatch(lines[index + 1]):
             index += 2

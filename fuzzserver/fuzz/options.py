@@ -6,7 +6,8 @@ from typing import Protocol
 
 from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import Msg
-from fuzzserver.findings import FindingStore
+from fuzzserver.findings import ALL_CATEGORIES, Category, FindingStore
+from fuzzserver.fuzz.budget import NO_BUDGET, Budget
 from fuzzserver.fuzz.worker import Limits
 from fuzzserver.logbook import Level
 from fuzzserver.status import Progress, TargetStatus
@@ -28,12 +29,24 @@ class FuzzOptions:
     """The user's folder of inputs."""
     watch: bool = False
     """Whether to build again when a source file changes."""
-    time: float | None = None
-    """Seconds that are planned for fuzzing, in which each test should get a turn; None if there is no end."""
+    budget: Budget = NO_BUDGET
+    """When the session ends."""
+    test_budget: Budget = NO_BUDGET
+    """When each test ends; the session does when all have ended."""
+    fail_on: frozenset[Category] = ALL_CATEGORIES
+    """Findings of these kinds count."""
+    max_findings: int | None = None
+    """The session ends when there are so many findings that count."""
+
     slice_seconds: float = 5.0
     """How long a worker runs before another one that waits gets its turn."""
     fresh: bool = False
     """Whether to forget what earlier sessions left."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the session ends by itself."""
+        return self.budget.is_limited or self.test_budget.is_limited or self.max_findings is not None
 
 
 class Audience(Protocol):

@@ -40,7 +40,7 @@ MAX_TEXT = 4000
 """Characters of last words in a status."""
 
 
-@dataclass
+@dataclass(eq=False)
 class FuzzTestRun:
     """Runs workers for one test until ``stop``, or until they make no sense.
 
@@ -74,7 +74,8 @@ class FuzzTestRun:
         self._status = TestStatus(self.test.name, "never started")
         self._worker: FuzzWorker | None = None
         self._turn: Turn | None = None
-        self._made_runs = False
+        # Runs that earlier workers of this session made.
+        self._earlier_runs = 0
         self._obstacle: str | None = None
         """Why the last worker could not be started, if it could not."""
         self.retired = False
@@ -92,9 +93,16 @@ class FuzzTestRun:
             return replace(self._status, n_runs=self._worker.total_runs)
 
     @property
-    def made_runs(self) -> bool:
-        """Whether any of its workers made a run."""
-        return self._made_runs or (self._worker is not None and self._worker.n_runs > 0)
+    def session_runs(self) -> int:
+        """Runs that its workers have made in this session."""
+        with self._lock:
+            return self._earlier_runs + (0 if self._worker is None else self._worker.n_runs)
+
+    @property
+    def seen(self) -> tuple[Path, bytes]:
+        """Its executable, and a bit for each point that was reached; no bits before the first worker."""
+        with self._lock:
+            return self.test.step.rebuilt_executable, b"" if self._worker is None else self._worker.seen_bits
 
     def note_findings(self, count: int) -> None:
         """How many findings the test has, from earlier sessions for instance."""
@@ -195,7 +203,8 @@ class FuzzTestRun:
             return None
         try:
             with self._lock:
-                self._made_runs = self.made_runs
+                if self._worker is not None:
+                    self._earlier_runs += self._worker.n_runs
                 worker = self._worker = FuzzWorker(
                     self.children,
                     self.test,

@@ -110,6 +110,8 @@ class FuzzWorker:
     """Told what it writes on stderr, some lines at a time; not all if there are too many."""
     total_runs: int = field(default=0, init=False)
     """Kept up to date while it runs."""
+    seen_bits: bytes = field(default=b"", init=False)
+    """The same; as in ``SeenPcsSnapshot``."""
 
     def __post_init__(self) -> None:
         self._asked = threading.Event()
@@ -252,9 +254,10 @@ class FuzzWorker:
         if self._coverage is None:
             return
         try:
-            n_runs = self._coverage.read().n_runs
+            snapshot = self._coverage.read()
         except CoverageFileError:
             return  # Whoever shows the file says so.
+        n_runs, self.seen_bits = snapshot.n_runs, snapshot.seen_bits
         if n_runs != self.total_runs:
             self.total_runs = n_runs
             self._last_progress = time.monotonic()

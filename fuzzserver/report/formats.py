@@ -35,7 +35,7 @@ class Format:
 
 def json_text(report: Report) -> str:
     """As JSON, on one line."""
-    return json.dumps(report_json(report)) + "\n"
+    return json.dumps(report_json(report), allow_nan=False) + "\n"
 
 
 FORMATS = {

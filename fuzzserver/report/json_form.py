@@ -1,4 +1,4 @@
-"""A report as JSON, and back. ``docs/report.schema.json`` says the same as a JSON Schema.
+"""A report as JSON, and back. ``report.schema.json`` beside this says the same as a JSON Schema.
 
 Later versions of fuzzserver may add fields; ``VERSION`` changes when one goes or means something else.
 """
@@ -6,15 +6,15 @@ Later versions of fuzzserver may add fields; ``VERSION`` changes when one goes o
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, input_note, zig_string_literal
+from fuzzserver.report.fields import Fields, real_number, whole_number
 from fuzzserver.report.model import (
     FindingReport,
     HistoryPoint,
@@ -42,7 +42,35 @@ VERSION = 1
 MAX_FILE = 1 << 30
 """Bytes of a report that is read."""
 
-Item = TypeVar("Item")
+LOCATION = (
+    ("number", "I"),
+    ("address", "Q"),
+    ("line", "I"),
+    ("column", "I"),
+    ("function", "i"),
+    ("covered", "B"),
+)
+"""What the numbers of a location are, and the type that each must fit."""
+
+FINDING = (
+    "id",
+    "kind",
+    "message",
+    "target",
+    "test",
+    "count",
+    "first_time",
+    "last_time",
+    "n_runs",
+    "reproduces",
+    "place",
+    "stack",
+    "stderr",
+    "exact",
+    "minimized_size",
+    "argv",
+)
+"""Fields of a finding that are as in ``Finding``; the others follow from them and from the input."""
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -125,7 +153,7 @@ def _file_json(points: Points, file: FileCoverage, places: dict[int, int]) -> di
 
 
 def _location(points: Points, index: int, places: dict[int, int]) -> list[int]:
-    """Number, address, line, column, place in ``functions`` (-1: in none), covered."""
+    """As ``LOCATION`` says; ``function`` is a place in ``functions``, -1 if it is in none."""
     return [
         points.numbers[index],
         points.addresses[index],
@@ -138,18 +166,13 @@ def _location(points: Points, index: int, places: dict[int, int]) -> list[int]:
 
 def finding_json(each: FindingReport) -> dict[str, Any]:
     """One finding: what is told of it, how to reproduce it, and its input."""
-    finding = each.finding
     return {
-        **finding.summary(),
-        "stack": finding.stack,
-        "stderr": finding.stderr,
-        "exact": finding.exact,
-        "minimized_size": finding.minimized_size,
-        "command": f"fuzzserver repro {finding.id}",
-        "argv": list(finding.argv),
+        **{name: getattr(each.finding, name) for name in FINDING},
+        "argv": list(each.finding.argv),
+        "command": f"fuzzserver repro {each.finding.id}",
         "input_size": len(each.input),
         "input_literal": zig_string_literal(each.input),
-        "input_note": input_note(finding),
+        "input_note": input_note(each.finding),
         "input": base64.b64encode(each.input).decode(),
     }
 
@@ -167,90 +190,48 @@ def read_report(path: Path) -> Report:
     if len(data) > MAX_FILE:
         raise InputError(f"report '{path}' is too large: more than {MAX_FILE >> 20} MiB")
     try:
-        return report_from_json(json.loads(data))
+        return report_from_json(json.loads(data, parse_constant=_refuse))
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is no report: {error}; --report json=PATH writes one") from error
     except InputError as error:
         raise InputError(f"report '{path}' cannot be used: {error}") from error
 
 
+def _refuse(constant: str) -> NoReturn:
+    """Python's reader takes ``NaN`` and ``Infinity``, which JSON has not."""
+    raise ValueError(f"{constant} is no JSON")
+
+
 def report_from_json(value: object) -> Report:
     """What ``report_json`` has made. InputError if it is something else, or of a later version."""
-    try:
-        fields = _Fields(value, "the report")
-        if fields.text("format") != FORMAT:
-            raise InputError(f"its format is '{fields.text('format')}' instead of '{FORMAT}'")
-        if fields.number("version") != VERSION:
-            raise InputError(
-                f"it has version {fields.number('version')}, and this fuzzserver reads version {VERSION}"
-            )
-        verdict = fields.value("verdict")
-        return Report(
-            fields.real("time"),
-            fields.maybe("started", fields.real),
-            fields.maybe("seconds", fields.real),
-            tuple(fields.each("targets", _target)),
-            tuple(fields.each("findings", _finding)),
-            None if verdict is None else _verdict(_Fields(verdict, "'verdict'")),
-            fields.text("generator"),
-        )
-    except (TypeError, ValueError, OverflowError, IndexError) as error:
-        raise InputError(f"a value is not what it should be: {error}") from error
+    fields = Fields(value, "")
+    if fields.text("format") != FORMAT:
+        raise InputError(f"'format' is not '{FORMAT}'")
+    version = fields.number("version")
+    if version != VERSION:
+        raise InputError(f"it has version {version}, and this fuzzserver reads version {VERSION}")
+    report = Report(
+        fields.real("time"),
+        fields.maybe("started", fields.real),
+        fields.maybe("seconds", fields.real),
+        tuple(map(_target, fields.objects("targets"))),
+        tuple(map(_finding, fields.objects("findings"))),
+        fields.maybe("verdict", lambda name: _verdict(fields.object(name))),
+        fields.text("generator"),
+    )
+    fields.expect("points", sum(len(target.points) for target in report.targets))
+    fields.expect("covered", sum(target.points.covered_len for target in report.targets))
+    fields.expect("runs", sum(target.runs for target in report.targets))
+    fields.number("lines")
+    fields.number("lines_covered")
+    return report
 
 
-class _Fields:
-    """The fields of a JSON object. InputError names the one that is missing or has no such value."""
-
-    def __init__(self, value: object, what: str) -> None:
-        if not isinstance(value, dict):
-            raise InputError(f"{what} is no JSON object")
-        self._value = value
-        self._what = what
-
-    def value(self, name: str) -> object:
-        if name not in self._value:
-            raise InputError(f"{self._what} has no '{name}'")
-        return self._value[name]
-
-    def text(self, name: str) -> str:
-        return self._typed(name, str)
-
-    def number(self, name: str) -> int:
-        value = self._typed(name, int)
-        if isinstance(value, bool):
-            raise InputError(f"'{name}' of {self._what} is no number")
-        return value
-
-    def real(self, name: str) -> float:
-        return float(self._typed(name, int | float))
-
-    def list(self, name: str) -> list[Any]:
-        return self._typed(name, list)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        values = self.list(name)
-        if not all(isinstance(each, str) for each in values):
-            raise InputError(f"'{name}' of {self._what} holds something else than texts")
-        return tuple(values)
-
-    def maybe(self, name: str, read: Callable[[str], Item]) -> Item | None:
-        return None if self.value(name) is None else read(name)
-
-    def each(self, name: str, read: Callable[[_Fields], Item]) -> list[Item]:
-        return [read(_Fields(item, f"'{name}[{index}]'")) for index, item in enumerate(self.list(name))]
-
-    def _typed(self, name: str, kind: Any) -> Any:
-        value = self.value(name)
-        if not isinstance(value, kind):
-            raise InputError(f"'{name}' of {self._what} has a value that it cannot have")
-        return value
-
-
-def _verdict(fields: _Fields) -> Verdict:
+def _verdict(fields: Fields) -> Verdict:
     return Verdict(fields.number("exit_code"), fields.text("name"), fields.texts("reasons"))
 
 
-def _target(fields: _Fields) -> TargetReport:
+def _target(fields: Fields) -> TargetReport:
     return TargetReport(
         fields.text("key"),
         fields.text("name"),
@@ -262,13 +243,13 @@ def _target(fields: _Fields) -> TargetReport:
         fields.number("runs"),
         fields.number("unique_runs"),
         _points(fields),
-        tuple(fields.each("tests", _test)),
-        tuple(HistoryPoint(*sample) for sample in fields.list("history")),
+        tuple(map(_test, fields.objects("tests"))),
+        tuple(_history(fields)),
         fields.texts("oddities"),
     )
 
 
-def _test(fields: _Fields) -> TestReport:
+def _test(fields: Fields) -> TestReport:
     return TestReport(
         fields.text("name"),
         fields.text("state"),
@@ -278,41 +259,97 @@ def _test(fields: _Fields) -> TestReport:
     )
 
 
-def _points(fields: _Fields) -> Points:
-    """The points of all files, in the order of their numbers."""
+def _history(fields: Fields) -> Iterator[HistoryPoint]:
+    for index, (time, *numbers) in enumerate(fields.rows("history", 4)):
+        name = f"{fields.name('history')}[{index}]"
+        yield HistoryPoint(real_number(time, name), *(whole_number(each, name) for each in numbers))
+
+
+def _points(fields: Fields) -> Points:
+    """The points of all files, in the order of their numbers. What can be counted again is."""
+    columns = [array(typecode) for _, typecode in LOCATION]
+    files = array("I")
     names: list[str] = []
-    rows: list[tuple[int, int, int, int, int, int, int]] = []
-    for file in fields.each("files", lambda each: each):
-        rows += [(*_row(location), len(names)) for location in file.list("locations")]
+    for file in fields.objects("files"):
+        found = _locations(file, "locations", columns)
+        if found and min(columns[2][-found:]) == 0:
+            raise InputError(f"'line' of a location in '{file.name('locations')}' is 0")
+        file.expect("points", found)
+        file.expect("covered", sum(columns[5][-found:]) if found else 0)
+        file.number("lines_covered")
+        for line in file.objects("lines"):
+            _counts(line).number("line")
+        files.extend([len(names)] * found)
         names.append(file.text("name"))
-    rows += [(*_row(location), NOWHERE) for location in fields.list("elsewhere")]
-    rows.sort()
-    function_names = tuple(fields.each("functions", lambda each: each.text("name")))
-    if any(not -1 <= row[4] < len(function_names) for row in rows):
-        raise InputError("a location names a function that is not in 'functions'")
+    files.extend([NOWHERE] * _locations(fields, "elsewhere", columns))
+    function_names = tuple(map(_function_name, fields.objects("functions")))
+    numbers, functions, covered = columns[0], columns[4], columns[5]
+    if functions and not -1 <= min(functions) <= max(functions) < len(function_names):
+        raise InputError(f"a location in '{fields.name('files')}' is in none of the functions")
+    if len({*numbers}) != len(numbers):
+        raise InputError(f"two locations in '{fields.name('files')}' have one number")
+    fields.expect("points", len(numbers))
+    fields.expect("covered", sum(covered))
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+
+    def ordered(column: array[int]) -> array[int]:
+        return array(column.typecode, map(column.__getitem__, order))
+
     return Points(
-        array("I", (row[0] for row in rows)),
-        array("Q", (row[1] for row in rows)),
-        array("I", (row[6] for row in rows)),
-        array("I", (row[2] for row in rows)),
-        array("I", (row[3] for row in rows)),
-        array("I", (NOWHERE if row[4] == -1 else row[4] for row in rows)),
-        bytes(row[5] for row in rows),
+        ordered(numbers),
+        ordered(columns[1]),
+        ordered(files),
+        ordered(columns[2]),
+        ordered(columns[3]),
+        array("I", (NOWHERE if function == -1 else function for function in ordered(functions))),
+        bytes(ordered(covered)),
         tuple(names),
         function_names,
     )
 
 
-def _row(location: Any) -> tuple[int, int, int, int, int, int]:
-    number, address, line, column, function, covered = location
-    if covered not in (0, 1):
-        raise InputError(f"a location is covered {covered} times instead of 0 or 1")
-    return number, address, line, column, function, covered
+def _locations(fields: Fields, name: str, columns: list[array[int]]) -> int:
+    """Add the locations of a list to the columns; returns how many there are."""
+    rows = fields.rows(name, len(LOCATION))
+    for column, (what, _), values in zip(columns, LOCATION, zip(*rows, strict=True), strict=False):
+        if {*map(type, values)} != {int}:
+            raise InputError(f"'{what}' of a location in '{fields.name(name)}' is no whole number")
+        if what == "covered" and max(values) > 1:
+            raise InputError(f"'{what}' of a location in '{fields.name(name)}' is neither 0 nor 1")
+        try:
+            column.extend(values)
+        except OverflowError as error:
+            raise InputError(f"'{what}' of a location in '{fields.name(name)}' is out of range") from error
+    return len(rows)
 
 
-def _finding(fields: _Fields) -> FindingReport:
+def _function_name(fields: Fields) -> str:
+    _counts(fields).maybe("file", fields.text)
+    fields.maybe("line", fields.number)
+    return fields.text("name")
+
+
+def _counts(fields: Fields) -> Fields:
+    """Have the two numbers that follow from the locations checked."""
+    fields.number("points")
+    fields.number("covered")
+    return fields
+
+
+def _finding(fields: Fields) -> FindingReport:
     try:
         data = base64.b64decode(fields.text("input"), validate=True)
-    except binascii.Error as error:
-        raise InputError(f"an input is no base64: {error}") from error
-    return FindingReport(Finding.from_json(fields._value), data)
+    except ValueError as error:
+        raise InputError(f"'{fields.name('input')}' is no base64") from error
+    for name in ("command", "input_literal", "input_note"):
+        fields.text(name)
+    for name in ("count", "n_runs"):
+        fields.number(name)
+    for name in ("first_time", "last_time"):
+        fields.real(name)
+    fields.maybe("minimized_size", fields.number)
+    fields.expect("input_size", len(data))
+    try:
+        return FindingReport(Finding.from_json({name: fields.value(name) for name in FINDING}), data)
+    except InputError as error:
+        raise InputError(f"{error}, in '{fields.place}'") from error

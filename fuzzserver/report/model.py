@@ -88,7 +88,8 @@ class Verdict:
 
     exit_code: int
     name: str
-    """``clean``, ``findings``, ``build failed``, ``budget not met``, ``below threshold``, ``regression``."""
+    """``clean``, ``findings``, ``build failed``, ``budget not met``, ``below threshold``, ``regression``
+    or ``stopped``, by a signal."""
     reasons: tuple[str, ...] = ()
     """Why, a sentence each; none if it is clean."""
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from fuzzserver.findings import Finding
 from fuzzserver.report.model import FindingReport, Report, TargetReport
 from fuzzserver.report.points import NOWHERE
+from fuzzserver.stack import with_paths
 
 __all__ = ["PathRules"]
 
@@ -53,5 +53,10 @@ class PathRules:
         return replace(target, points=points.chosen(chosen, names))
 
     def _finding(self, each: FindingReport) -> FindingReport:
-        finding: Finding = each.finding
-        return replace(each, finding=replace(finding, place=self.name(finding.place)))
+        finding = each.finding
+        return replace(
+            each,
+            finding=replace(
+                finding, place=self.name(finding.place), stack=with_paths(finding.stack, self.name)
+            ),
+        )

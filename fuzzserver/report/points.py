@@ -87,13 +87,12 @@ class Points:
 
     @cached_property
     def by_file(self) -> tuple[FileCoverage, ...]:
-        """The files that have points, by name."""
-        indexes: dict[int, array[int]] = {}
+        """The files that have points, by name. Two of one name, as other names may make of them, are one."""
+        indexes: dict[str, array[int]] = {}
         for index, file in enumerate(self.files):
             if file != NOWHERE:
-                indexes.setdefault(file, array("I")).append(index)
-        found = [self._file(self.file_names[file], of_file) for file, of_file in indexes.items()]
-        return tuple(sorted(found, key=lambda each: each.name))
+                indexes.setdefault(self.file_names[file], array("I")).append(index)
+        return tuple(self._file(name, indexes[name]) for name in sorted(indexes))
 
     def _file(self, name: str, indexes: array[int]) -> FileCoverage:
         totals: dict[int, int] = {}
@@ -120,15 +119,19 @@ class Points:
 
     def _function(self, function: int, indexes: list[int]) -> FunctionCoverage:
         first = min(indexes, key=self.addresses.__getitem__)
-        file = self.files[first]
-        in_file = [self.lines[index] for index in indexes if self.files[index] == file]
+        file = self._file_name(first)
+        in_file = [self.lines[index] for index in indexes if self._file_name(index) == file]
         return FunctionCoverage(
             self.function_names[function],
-            None if file == NOWHERE else self.file_names[file],
-            None if file == NOWHERE else min(in_file),
+            file,
+            None if file is None else min(in_file),
             len(indexes),
             sum(self.covered[index] for index in indexes),
         )
+
+    def _file_name(self, index: int) -> str | None:
+        file = self.files[index]
+        return None if file == NOWHERE else self.file_names[file]
 
     def chosen(self, indexes: Iterable[int], file_names: tuple[str, ...]) -> Points:
         """Only the points at these positions of the columns, with other names for all files."""

@@ -1,4 +1,4 @@
-"""What answers a request: content that is small enough to be made before it is sent, or an archive."""
+"""What answers a request: content that is made before it is sent, at once or one at a time, or an archive."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
-__all__ = ["Answer", "Archive", "Sink", "etag_of"]
+__all__ = ["Answer", "Archive", "Heavy", "Sink", "etag_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,13 @@ class Archive:
     write_to: Callable[[Sink], None]
     """Sends all of it."""
     headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heavy:
+    """What takes time and memory to make: a report. One is made at a time."""
+
+    make: Callable[[], Answer]
 
 
 def etag_of(content: bytes) -> str:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING
 
-from fuzzserver.web.answer import Answer, Archive, etag_of
+from fuzzserver.web.answer import Answer, Archive, Heavy, etag_of
 from fuzzserver.web.body import Body, send_all
 from fuzzserver.web.handshake import read_handshake
 from fuzzserver.web.head import BadRequest, HeadBuffer, NotHttp, RequestHead
@@ -173,6 +173,9 @@ class Connection(BaseRequestHandler):
         if isinstance(answer, Archive):
             self._send_archive(answer, head)
             return
+        if isinstance(answer, Heavy):
+            self._send_heavy(answer, head)
+            return
         cookie = self.server.gate.cookie(head)
         self._send(answer, head, [] if cookie is None else [("set-cookie", cookie)])
 
@@ -221,6 +224,11 @@ class Connection(BaseRequestHandler):
                 body = Body(self.request, self._limits.write_seconds, chunked)
                 archive.write_to(body)
                 body.end()
+
+    def _send_heavy(self, heavy: Heavy, head: RequestHead) -> None:
+        """Who waits for one, or reads it, holds a place: each may be large."""
+        with self.server.reports.take() as taken:
+            self._send(heavy.make() if taken else _BUSY, head)
 
     def _linger(self) -> None:
         """Let the client read what it was sent before the socket is closed."""

@@ -19,36 +19,20 @@ import re
 import tarfile
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from fuzzserver.corpus import Corpus
 from fuzzserver.errors import InputError
-from fuzzserver.findings import FindingStore
 from fuzzserver.web.answer import Answer, Archive, Sink
+from fuzzserver.web.site import Site
 
-__all__ = ["FuzzSite", "fuzz_data"]
+__all__ = ["corpora_json", "fuzz_data"]
 
 TAR_BUFFER = 64 * 1024
 """Bytes of an archive that are sent at once."""
 
 
-class FuzzSite(Protocol):
-    """The part of a site that is needed here."""
-
-    @property
-    def status(self) -> Callable[[], dict[str, Any]]:
-        """What goes on, for JSON."""
-
-    @property
-    def findings(self) -> Callable[[], FindingStore | None]:
-        """Where the findings are."""
-
-    @property
-    def corpora(self) -> Callable[[], list[Corpus]]:
-        """The corpora of all tests."""
-
-
-def fuzz_data(site: FuzzSite, path: str) -> Answer | Archive | None:
+def fuzz_data(site: Site, path: str) -> Answer | Archive | None:
     """The answer to a request for ``path``; None if there is nothing. InputError if it cannot be read."""
     for pattern, answer in ROUTES:
         match = re.fullmatch(pattern, path)
@@ -57,28 +41,33 @@ def fuzz_data(site: FuzzSite, path: str) -> Answer | Archive | None:
     return None
 
 
-def _targets(site: FuzzSite) -> Answer:
+def _targets(site: Site) -> Answer:
     return _json({"targets": site.status()["targets"]})
 
 
-def _findings(site: FuzzSite) -> Answer:
+def _findings(site: Site) -> Answer:
     return _json({"findings": site.status()["findings"]})
 
 
-def _finding(site: FuzzSite, finding_id: str) -> Answer | None:
+def _finding(site: Site, finding_id: str) -> Answer | None:
     store = site.findings()
     details = None if store is None else store.details(finding_id)
     return None if details is None else _json(details)
 
 
-def _finding_input(site: FuzzSite, finding_id: str) -> Answer | None:
+def _finding_input(site: Site, finding_id: str) -> Answer | None:
     store = site.findings()
     if store is None or store.get(finding_id) is None:
         return None
     return _download(store.input(finding_id), f"{finding_id}.input")
 
 
-def _corpora(site: FuzzSite) -> Answer:
+def _corpora(site: Site) -> Answer:
+    return _json(corpora_json(site))
+
+
+def corpora_json(site: Site) -> dict[str, Any]:
+    """All corpora with the numbers of their inputs, for JSON."""
     answer = []
     for index, corpus in enumerate(site.corpora()):
         inputs = corpus.inputs()
@@ -92,10 +81,10 @@ def _corpora(site: FuzzSite) -> Answer:
                 "inputs": [{"number": each.number, "size": each.size, "time": each.time} for each in inputs],
             }
         )
-    return _json({"corpora": answer})
+    return {"corpora": answer}
 
 
-def _corpus_input(site: FuzzSite, index: str, number: str) -> Answer | None:
+def _corpus_input(site: Site, index: str, number: str) -> Answer | None:
     corpus = _corpus(site, index)
     if corpus is None:
         return None
@@ -105,7 +94,7 @@ def _corpus_input(site: FuzzSite, index: str, number: str) -> Answer | None:
         return None
 
 
-def _corpus_tar(site: FuzzSite, index: str) -> Archive | None:
+def _corpus_tar(site: Site, index: str) -> Archive | None:
     corpus = _corpus(site, index)
     if corpus is None:
         return None
@@ -125,7 +114,7 @@ def _write_corpus(corpus: Corpus, sink: Sink) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def _corpus(site: FuzzSite, index: str) -> Corpus | None:
+def _corpus(site: Site, index: str) -> Corpus | None:
     corpora = site.corpora()
     return corpora[int(index)] if int(index) < len(corpora) else None
 

@@ -12,8 +12,8 @@ import traceback
 from dataclasses import dataclass
 
 from fuzzserver.web.limits import SparseLog
-from fuzzserver.web.routes import Site
 from fuzzserver.web.session import Moment, Told
+from fuzzserver.web.site import Site
 from fuzzserver.web.web_socket import WebSocket
 
 __all__ = ["Hub"]

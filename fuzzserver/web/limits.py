@@ -5,17 +5,31 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
-__all__ = ["Places", "SparseLog"]
+__all__ = ["Load", "Places", "SparseLog"]
+
+
+class Load(NamedTuple):
+    """How much of the server is in use."""
+
+    connections: int
+    viewers: int
 
 
 class Places:
     """So many at once. May be used from any thread."""
 
     def __init__(self, limit: int) -> None:
+        self._limit = limit
         # Guards ``_free``.
         self._lock = threading.Lock()
         self._free = limit
+
+    @property
+    def taken(self) -> int:
+        """How many are taken just now."""
+        return self._limit - self._free
 
     @contextlib.contextmanager
     def take(self) -> Iterator[bool]:

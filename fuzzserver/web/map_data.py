@@ -20,7 +20,8 @@ from fuzzserver.coverage.debug_sources import relative_files
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.web.answer import Answer
 from fuzzserver.web.source_files import SourceFolders
-from fuzzserver.wire.abi import FileIndex, StringIndex, coverage_id_of
+from fuzzserver.web.target_numbers import map_of
+from fuzzserver.wire.abi import FileIndex, StringIndex
 
 __all__ = ["MapData"]
 
@@ -41,8 +42,7 @@ class MapData:
         match = re.fullmatch(r"/(points|source)/([0-9a-f]{16})(?:/([0-9]{1,9}))?", path)
         if match is None or (match[1] == "source") != (match[3] is not None):
             return None
-        coverage_id = coverage_id_of(match[2])
-        coverage_map = None if coverage_id is None else self._coverage_files.get(coverage_id)
+        coverage_map = map_of(self._coverage_files, match[2])
         if coverage_map is None:
             return _not_found(f"there is no coverage map {match[2]}")
         if match[3] is None:

@@ -8,31 +8,30 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from fuzzserver.corpus import Corpus
-from fuzzserver.coverage.coverage_map import CoverageMap
-from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
 from fuzzserver.files import read_regular
-from fuzzserver.findings import FindingStore
 from fuzzserver.freshness import SETTLED_NS, Stamp, stamp_of
-from fuzzserver.logbook import LogBook
-from fuzzserver.step import SourcePath
-from fuzzserver.web.answer import Answer, Archive, etag_of
+from fuzzserver.web.answer import Answer, Archive, Heavy, etag_of
+from fuzzserver.web.api import api
 from fuzzserver.web.bundle import Bundle
 from fuzzserver.web.fuzz_data import fuzz_data
 from fuzzserver.web.gate import PAGE_PATHS
 from fuzzserver.web.kept_sources import KeptSources
-from fuzzserver.web.limits import SparseLog
+from fuzzserver.web.limits import Load, SparseLog
 from fuzzserver.web.map_data import MapData
+from fuzzserver.web.metrics import metrics
+from fuzzserver.web.site import Site
 
 __all__ = ["CACHE_CONTROL", "PAGE_WASM_MODE", "Routes", "Site"]
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 CACHE_CONTROL = ("cache-control", "max-age=0, must-revalidate")
 
@@ -48,36 +47,15 @@ PAGE_WASM_MODE = "ReleaseSmall"
 """Zig's server has it compiled for speed, and it takes many times as long to load."""
 WASM = {"/main.wasm": PAGE_WASM_MODE, "/debug/main.wasm": "Debug"}
 SOURCES = ("/sources.tar", "/debug/sources.tar")
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What is served. All callables are called on connection threads."""
-
-    lib_dir: Path
-    """The page's files lie in its ``fuzzer/web/``."""
-    own_page: bool
-    """Whether that is our page. Others may do what we forbid ours."""
-    build_wasm: Callable[[str], Path]
-    """Builds the page's wasm in an optimize mode, ``Debug`` or ``ReleaseSmall``."""
-    sources: Callable[[], list[SourcePath]]
-    coverage_files: CoverageFiles
-    now: Callable[[], int]
-    """The server's clock, in nanoseconds."""
-    status: Callable[[], dict[str, Any]]
-    """What goes on, for JSON: ``state``, ``text``, ``targets`` and ``findings``."""
-    details: Callable[[CoverageMap | None], dict[str, Any]]
-    """Further fields for clients that are shown this map, for JSON."""
-    log_book: LogBook
-    findings: Callable[[], FindingStore | None]
-    corpora: Callable[[], list[Corpus]]
+METRICS = "/metrics"
 
 
 class Routes:
     """The answers of one site."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, load: Callable[[], Load]) -> None:
         self.site = site
+        self._load = load
         self._page_folder = site.lib_dir / "fuzzer" / "web"
         self._sparse_log = SparseLog(log)
         self._map_data = MapData(site.coverage_files)
@@ -86,17 +64,30 @@ class Routes:
         # Guards ``_files``: what the files of the page hold, and of which version of them.
         self._lock = threading.Lock()
         self._files: dict[str, tuple[Stamp, Answer]] = {}
+        # Held while something heavy is made.
+        self._making = threading.Lock()
 
     def close(self) -> None:
         """Remove what is kept, when nobody asks any more."""
         self._kept_sources.close()
 
-    def answer(self, path: str, query: str) -> Answer | Archive:
+    def answer(self, path: str, query: str) -> Answer | Archive | Heavy:
         """The answer to a GET. Whatever goes wrong is an answer, too."""
         if query and path not in PAGE_PATHS:
             return self.refusal(HTTPStatus.NOT_FOUND, "not found")  # Other routes have no query, as in Zig.
+        found = self._guarded(path, lambda: self._find(path))
+        if isinstance(found, Heavy):
+            return Heavy(partial(self._make, path, found))
+        return found or self.refusal(HTTPStatus.NOT_FOUND, "not found")
+
+    def _make(self, path: str, heavy: Heavy) -> Answer:
+        with self._making:
+            return self._guarded(path, heavy.make)
+
+    def _guarded(self, path: str, find: Callable[[], Found]) -> Found | Answer:
+        """What is found, or what went wrong."""
         try:
-            return self._find(path) or self.refusal(HTTPStatus.NOT_FOUND, "not found")
+            return find()
         except FuzzServerError as error:
             # Compile errors are in the log already, once for all who wait for the compile.
             if not isinstance(error, (CompileErrors, Stopped)):
@@ -108,7 +99,7 @@ class Routes:
         """An answer in plain words."""
         return Answer("text/plain", text.encode("utf-8", "backslashreplace"), headers, status)
 
-    def _find(self, path: str) -> Answer | Archive | None:
+    def _find(self, path: str) -> Answer | Archive | Heavy | None:
         if path in PAGE_PATHS:
             return self._page_file("index.html", "text/html")
         if path in SCRIPTS:
@@ -122,7 +113,9 @@ class Routes:
         if path in SOURCES:
             return Archive(self._kept_sources.write_to)
         path = path.removeprefix("/debug")
-        return fuzz_data(self.site, path) or self._map_data.answer(path)
+        if path == METRICS:
+            return metrics(self.site, self._load())
+        return fuzz_data(self.site, path) or self._map_data.answer(path) or api(self.site, path)
 
     def _page_file(self, name: str, content_type: str) -> Answer:
         return self._file(self._page_folder / name, content_type)

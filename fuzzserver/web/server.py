@@ -23,9 +23,10 @@ from fuzzserver.access import Limits
 from fuzzserver.web.connection import OVERLOADED, Connection
 from fuzzserver.web.entrance import Entrance
 from fuzzserver.web.hub import Hub
-from fuzzserver.web.limits import Places, SparseLog
-from fuzzserver.web.routes import Routes, Site
+from fuzzserver.web.limits import Load, Places, SparseLog
+from fuzzserver.web.routes import Routes
 from fuzzserver.web.session import Told
+from fuzzserver.web.site import Site
 from fuzzserver.web.web_socket import WebSocket
 
 __all__ = ["HttpServer"]
@@ -52,9 +53,10 @@ class HttpServer(ThreadingHTTPServer):
         if ":" in entrance.address[0]:
             self.address_family = socket.AF_INET6
         self.limits = limits
-        self.routes = Routes(site)
+        self.routes = Routes(site, self._load)
         self.viewers = Places(limits.viewers)
         self.archives = Places(limits.archives)
+        self.reports = Places(limits.reports)
         self.sparse_log = SparseLog(log)
         self.hub = Hub(site)
         self._hub_thread = threading.Thread(target=self.hub.run, name="hub", daemon=True)
@@ -79,6 +81,10 @@ class HttpServer(ThreadingHTTPServer):
         """The address and port that are listened on."""
         host, port = self.socket.getsockname()[:2]
         return host, port
+
+    def _load(self) -> Load:
+        with self._lock:
+            return Load(len(self._connections), self.viewers.taken)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; OSError, after a pause, if there is no file descriptor for it."""

@@ -1,8 +1,8 @@
 """What a viewer was sent, and what it must be sent next (Zig: ``serveWebSocket``, ``sendUpdate``).
 
-*Runs on* the thread ``hub``. *Takes* a site: coverage files and what goes on. *Gives* speeches: the bytes
-between what a viewer was told and how things are. Most viewers were told the same, and are told the same
-next: such a speech is made once, however many they are.
+*Runs on* the thread ``hub``, and wherever a static page is made. *Takes* a site: coverage files and what goes
+on. *Gives* speeches: the bytes between what a viewer was told and how things are. Most viewers were told the
+same, and are told the same next: such a speech is made once, however many they are.
 """
 
 import time
@@ -17,7 +17,7 @@ from fuzzserver.coverage.history import Cursor
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
 from fuzzserver.web.frames import Frames
 from fuzzserver.web.news import Bulletin, make_bulletin, news_texts
-from fuzzserver.web.routes import Site
+from fuzzserver.web.site import Site
 from fuzzserver.wire.abi import CoverageDeltaHeader, CurrentTime
 
 __all__ = ["Moment", "Speech", "Told"]
@@ -71,26 +71,33 @@ class Moment:
         return speech
 
     def _speak(self, told: Told) -> Speech:
+        messages, told = self.messages(told)
         frames = Frames()
+        for message in messages:
+            frames.add(message)
+        return Speech(frames.pieces(), told)
+
+    def messages(self, told: Told) -> tuple[list[bytes | str], Told]:
+        """What a viewer who was told this is to be told, and what it was told then."""
+        messages: list[bytes | str] = []
         coverage_map = self._wanted_map(told.target)
         if not told.greeted:
-            frames.add(CurrentTime(self._site.now()).serialize())
+            messages.append(CurrentTime(self._site.now()).serialize())
             told = told._replace(greeted=True)
         if told.is_ours:
             bulletin = self._bulletin(coverage_map)
             log_seq, whole, entries = self._site.log_book.since(told.log_seq or 0)
             log = None if told.log_seq == log_seq else (whole, entries)
-            for text in news_texts(told.bulletin, bulletin, log):
-                frames.add(text)
+            messages += news_texts(told.bulletin, bulletin, log)
             told = told._replace(bulletin=bulletin, log_seq=log_seq)
         if coverage_map is not None:
-            told = self._add_coverage(told, coverage_map, frames)
-        return Speech(frames.pieces(), told)
+            told = self._add_coverage(told, coverage_map, messages)
+        return messages, told
 
-    def _add_coverage(self, told: Told, coverage_map: CoverageMap, frames: Frames) -> Told:
+    def _add_coverage(self, told: Told, coverage_map: CoverageMap, messages: list[bytes | str]) -> Told:
         if coverage_map is not told.coverage_map:
             if coverage_map.index_id != told.index_id:
-                frames.add(coverage_map.source_index)
+                messages.append(coverage_map.source_index)
             told = Told(
                 told.target,
                 told.is_ours,
@@ -101,15 +108,15 @@ class Moment:
             )
         snapshot = self._snapshot(coverage_map)
         if snapshot != told.snapshot:
-            frames.add(self._update_message(told, snapshot))
+            messages.append(self._update_message(told, snapshot))
         entry_points = coverage_map.entry_points
         if entry_points != told.entry_points:
-            frames.add(coverage_map.entry_points_message())
+            messages.append(coverage_map.entry_points_message())
         cursor = told.history
         if told.is_ours:
             cursor, _, history = coverage_map.history.since(cursor)
             if history is not None:
-                frames.add(history)
+                messages.append(history)
         return told._replace(snapshot=snapshot, entry_points=entry_points, history=cursor)
 
     def _update_message(self, told: Told, snapshot: SeenPcsSnapshot) -> bytes:

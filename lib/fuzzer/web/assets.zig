@@ -12,6 +12,8 @@ pub const Module = struct { name: []const u8, text: []const u8 };
 /// All but main.js, each behind those that it imports.
 pub const modules: []const Module = if (!is_carried) &.{} else &read(&.{
     "bus.js",
+    "report.js",
+    "fetching.js",
     "format.js",
     "dom.js",
     "bytes.js",
@@ -19,7 +21,6 @@ pub const modules: []const Module = if (!is_carried) &.{} else &read(&.{
     "wasm.js",
     "chart.js",
     "connection.js",
-    "fetching.js",
     "route.js",
     "corpus.js",
     "keys.js",

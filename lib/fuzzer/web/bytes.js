@@ -1,7 +1,8 @@
 // The bytes of an input for people to read: as a hex dump, as text, and as a string in Zig source.
 
-import { copyOnClick, element, setText } from "./dom.js";
+import { copyOnClick, element, saveAs, setText } from "./dom.js";
 import { bytes as size, count } from "./format.js";
+import { reportTime } from "./report.js";
 
 // What is shown at first; each "show more" doubles it.
 const FIRST_BYTES = 4096;
@@ -109,6 +110,12 @@ export function byteView(name, href) {
     if (foot.hidden) panel.focus();
   });
   copyOnClick(copy, () => form.copy(bytes));
+  download.addEventListener("click", (event) => {
+    if (reportTime === null) return;
+    // There is nothing behind the link, but all of it is here.
+    event.preventDefault();
+    saveAs(href().split("/").at(-1), bytes);
+  });
   IS_NARROW.addEventListener("change", render);
 
   return {

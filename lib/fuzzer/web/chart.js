@@ -5,6 +5,7 @@ import { on, state } from "./bus.js";
 import { MARK_COLOURS, draw, layOut } from "./chartdraw.js";
 import { announce, byId, element, everyFrame, setChildren, setRows, setText } from "./dom.js";
 import { clockTime, count, counted, duration, percent, readable } from "./format.js";
+import { reportTime } from "./report.js";
 import { f32s, wasm } from "./wasm.js";
 
 // What `historyColumns` of main.zig gives.
@@ -119,7 +120,7 @@ function redraw() {
   empty.hidden = !isEmpty;
   setText(empty, state.ownServer === false
     ? "This server keeps no history."
-    : "History appears here once the fuzzer runs.");
+    : reportTime !== null ? "No history was recorded." : "History appears here once the fuzzer runs.");
   if (isEmpty) drawn = null;
   if (isEmpty || !isInSight || document.hidden) return;
   const { clientWidth: width, clientHeight: height } = plotArea;

@@ -2,6 +2,8 @@
 // into main.wasm, and telling the others what they have changed.
 
 import { emit, on, state } from "./bus.js";
+import { request } from "./fetching.js";
+import { reportTime, reportedMessages } from "./report.js";
 import { moveToWasm, setClock, wasm } from "./wasm.js";
 
 // What `receive` of main.zig answers.
@@ -40,7 +42,7 @@ let unknownLogged = false;
 
 export function start() {
   addEventListener("popstate", () => {
-    if (wantedByAddress() !== wanted) changeTarget();
+    if (wantedByAddress() !== wanted) changeTarget(wantedByAddress());
   });
   // Timers sleep in tabs that nobody sees.
   document.addEventListener("visibilitychange", () => document.hidden || hurry());
@@ -53,8 +55,13 @@ export function start() {
 export function setTarget(id) {
   if (id === wanted) return;
   const query = id === null ? location.pathname : targetHref(id);
-  history.pushState(history.state, "", query + location.hash);
-  changeTarget();
+  try {
+    history.pushState(history.state, "", query + location.hash);
+  } catch (error) {
+    // That of a file need not be changeable.
+    console.warn("the address could not be changed:", error.message);
+  }
+  changeTarget(id);
 }
 
 export function targetHref(id) {
@@ -75,8 +82,8 @@ function wantedByAddress() {
   return new URLSearchParams(location.search).get("target");
 }
 
-function changeTarget() {
-  wanted = wantedByAddress();
+function changeTarget(id) {
+  wanted = id;
   // What wasm holds belongs to another map, until the next index comes.
   heldIndex = null;
   state.hasIndex = state.hasCoverage = state.hasPoints = false;
@@ -95,6 +102,7 @@ function open(withSubprotocol, isSecondTry) {
   clearTimeout(retryTimer);
   retryTimer = null;
   turn += 1;
+  if (reportTime !== null) return play(turn);
   const url = new URL(wanted === null ? location.pathname : targetHref(wanted), location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   if (withSubprotocol && heldIndex !== null) url.searchParams.set("index", heldIndex);
@@ -128,6 +136,13 @@ function onOpen(withSubprotocol) {
   setConnection("connected");
   // A server that speaks Zig's messages only never says anything in JSON.
   if (!withSubprotocol) takeServer({});
+}
+
+// What a server would say is all in the report. If it cannot be read, main.wasm cannot either, and that is told.
+async function play(thisTurn) {
+  onOpen(true);
+  const messages = await reportedMessages(wanted).catch(() => []);
+  if (thisTurn === turn) for (const data of messages) onMessage({ data });
 }
 
 function setConnection(connection, wantsToken = false) {
@@ -309,7 +324,7 @@ async function loadDetails() {
 
 async function loadPoints(id, thisTurn) {
   try {
-    const response = await fetch(`points/${encodeURIComponent(id)}`);
+    const response = await request(`points/${encodeURIComponent(id)}`);
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     const bytes = new Uint8Array(await response.arrayBuffer());
     if (thisTurn !== indexTurn) return;

@@ -5,6 +5,7 @@ import { byteView } from "./bytes.js";
 import { byId, element, setChildren, setText, setTime } from "./dom.js";
 import { fetchedBytes, fetchedJson } from "./fetching.js";
 import { bytes as size, counted, count } from "./format.js";
+import { reportTime } from "./report.js";
 import { route } from "./route.js";
 
 const REFRESH_MS = 10_000;
@@ -34,7 +35,7 @@ export function start() {
 
 function makeList() {
   const title = element("h2", { text: "Corpus" });
-  const refresh = element("button", { type: "button", text: "Refresh" });
+  const refresh = element("button", { type: "button", text: "Refresh", hidden: reportTime !== null });
   const note = element("p", { class: "entriesNote muted", attributes: { role: "status" } });
   const groupList = element("div", { id: "corpusRows" });
   const empty = element("div", { class: "empty", hidden: true }, element("h3"), element("p"));
@@ -140,7 +141,10 @@ function renderGroup(corpus, all) {
 function makeGroup() {
   const test = element("span", { class: "title" });
   const facts = element("span", { class: "facts" });
-  const download = element("a", { class: "button", text: "Download all", attributes: { download: "" } });
+  // A report holds what inputs there are, but not their bytes, which may be many.
+  const download = element("a", {
+    class: "button", text: "Download all", hidden: reportTime !== null, attributes: { download: "" },
+  });
   const rows = element("tbody");
   const more = element("button", { type: "button" });
   const heads = ["Input", "Size", "Kept"].map((text) => element("th", { text, attributes: { scope: "col" } }));

@@ -128,6 +128,14 @@ function copySelected(text) {
   return isCopied;
 }
 
+// Gives the reader a text or bytes as a file.
+export function saveAs(name, content) {
+  const url = URL.createObjectURL(new Blob([content]));
+  element("a", { href: url, download: name }).click();
+  // Not before the browser has begun to read it.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 let announced = "";
 let announceTimer = null;
 let lastAnnounced = -Infinity;

@@ -1,6 +1,8 @@
 // Numbers, times and sizes as text. Formatters are made once: one costs more
 // than a thousand numbers.
 
+import { unixNow } from "./report.js";
+
 const NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const SMALL_NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
 const SHORT_NUMBERS = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
@@ -61,7 +63,7 @@ export function duration(seconds) {
 }
 
 export function timeAgo(unixSeconds) {
-  const age = Math.max(0, Date.now() / 1000 - unixSeconds);
+  const age = Math.max(0, unixNow() - unixSeconds);
   const [unit, size] = TIME_UNITS.find(([, size]) => age >= size) ?? TIME_UNITS.at(-1);
   return RELATIVE_TIMES.format(-Math.floor(age / size), unit);
 }
@@ -69,6 +71,9 @@ export function timeAgo(unixSeconds) {
 // Today needs no date.
 export function clockTime(unixSeconds) {
   const time = new Date(unixSeconds * 1000);
-  const isToday = time.toDateString() === new Date().toDateString();
-  return (isToday ? CLOCK_TIMES : DATE_TIMES).format(time);
+  return time.toDateString() === new Date().toDateString() ? CLOCK_TIMES.format(time) : dateTime(unixSeconds);
+}
+
+export function dateTime(unixSeconds) {
+  return DATE_TIMES.format(new Date(unixSeconds * 1000));
 }

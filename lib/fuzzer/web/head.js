@@ -3,8 +3,9 @@
 
 import { emit, on, setPaused, state } from "./bus.js";
 import { announce, byId, everyFrame, setBadge, setText, setTitle } from "./dom.js";
-import { clockTime, count, duration, percent } from "./format.js";
+import { clockTime, count, dateTime, duration, percent } from "./format.js";
 import { addKey } from "./keys.js";
+import { reportTime, unixNow } from "./report.js";
 import { isUnknownTarget } from "./targets.js";
 import { wasm } from "./wasm.js";
 
@@ -17,6 +18,7 @@ const CONNECTION_TITLES = {
   connected: "Connected to the server",
   reconnecting: "The connection is lost; the page tries again every few seconds",
 };
+const REPORT_TITLE = "All is as it was then: this page is a file, and asks no server";
 const WANTS_TOKEN = "The server wants its token: open the address that it printed";
 const ICON_COLORS = { plain: "#0b72a8", findings: "#c8281f", disconnected: "#8a939b" };
 
@@ -33,7 +35,7 @@ export function start() {
   // What is not in the page itself must change in tabs that nobody sees, too.
   for (const event of ["connection", "coverage", "index", "findings", "server"]) on(event, renderOutside);
   const pause = byId("pause");
-  pause.hidden = false;
+  pause.hidden = reportTime !== null;
   pause.addEventListener("click", () => setPaused(!state.paused));
   const button = byId("theme");
   button.hidden = false;
@@ -47,9 +49,7 @@ export function start() {
 // ------------------------------------------------------------------- badges
 
 function renderHead() {
-  const dom = byId("connection");
-  setBadge(dom, state.wantsToken ? "token needed" : state.connection);
-  setTitle(dom, state.wantsToken ? WANTS_TOKEN : CONNECTION_TITLES[state.connection]);
+  renderConnection();
   const serverState = state.server.state;
   byId("serverState").hidden = serverState === undefined || state.connection !== "connected";
   setBadge(byId("serverState"), String(serverState ?? ""));
@@ -58,9 +58,22 @@ function renderHead() {
   renderElapsed();
 }
 
+function renderConnection() {
+  const dom = byId("connection");
+  if (reportTime !== null) {
+    setText(dom, `report of ${dateTime(reportTime)}`);
+    setTitle(dom, REPORT_TITLE);
+    dom.dataset.state = "quiet";
+    return;
+  }
+  setBadge(dom, state.wantsToken ? "token needed" : state.connection);
+  setTitle(dom, state.wantsToken ? WANTS_TOKEN : CONNECTION_TITLES[state.connection]);
+}
+
 function statusLine() {
   const text = String(state.server.text ?? "").trim();
   if (state.wasmFailure !== null) return "The page could not load.";
+  if (!state.hasWasm && reportTime !== null) return "Loading the report…";
   if (!state.hasWasm) return "Loading WebAssembly, which the server may have to compile first…";
   if (state.wantsToken) return `${WANTS_TOKEN}.`;
   if (state.connection === "reconnecting") return "The connection is lost. Trying to reconnect…";
@@ -80,12 +93,12 @@ function renderElapsed() {
   if (state.paused) return;
   const dom = byId("elapsed");
   const started = state.server.started;
-  const seconds = typeof started === "number" ? Date.now() / 1000 - started :
+  const seconds = typeof started === "number" ? unixNow() - started :
     state.hasCoverage ? wasm.fuzzedSeconds() : NaN;
   dom.hidden = Number.isNaN(seconds) || state.connection !== "connected";
   if (dom.hidden) return;
   setText(dom, duration(seconds));
-  if (typeof started === "number") setTitle(dom, `The server runs since ${clockTime(started)}`);
+  if (typeof started === "number") setTitle(dom, `The server was started at ${clockTime(started)}`);
 }
 
 function onConnection() {
@@ -96,7 +109,7 @@ function onConnection() {
 }
 
 function onPause(paused) {
-  pausedAt = Date.now() / 1000;
+  pausedAt = unixNow();
   const dom = byId("pause");
   dom.setAttribute("aria-pressed", paused);
   document.body.classList.toggle("paused", paused);

@@ -1,7 +1,7 @@
 // What the server, the compiler and the tests said, the newest last.
 
 import { on, state } from "./bus.js";
-import { byId, copyOnClick, element, everyFrame, setText, setTime } from "./dom.js";
+import { byId, copyOnClick, element, everyFrame, saveAs, setText, setTime } from "./dom.js";
 import { clockTime, count } from "./format.js";
 import { linkPlaces, printedLines, withoutEscapes } from "./printed.js";
 import { route } from "./route.js";
@@ -31,7 +31,7 @@ export function start() {
   sizes.observe(view.lines);
   sizes.observe(view.scroll);
   view.jump.addEventListener("click", onJump);
-  view.download.addEventListener("click", download);
+  view.download.addEventListener("click", () => saveAs("fuzzserver.log", wantedText()));
   copyOnClick(view.copy, wantedText);
   on("log", onLog);
   on("route", onRoute);
@@ -177,13 +177,6 @@ function setWanted(entry) {
 function wantedText() {
   return entries.filter((entry) => entry.isWanted)
     .map((entry) => `${clockTime(entry.time)} ${entry.text}\n`).join("");
-}
-
-function download() {
-  const url = URL.createObjectURL(new Blob([wantedText()], { type: "text/plain" }));
-  element("a", { href: url, download: "fuzzserver.log" }).click();
-  // Not before the browser has begun to read it.
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 function isShown() {

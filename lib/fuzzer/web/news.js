@@ -6,6 +6,7 @@ import { clockTime, counted, timeAgo } from "./format.js";
 import { startFollow } from "./follow.js";
 import { freshAge, latestPoints } from "./fresh.js";
 import { pointFunctionName, shortPlace } from "./names.js";
+import { reportTime } from "./report.js";
 import { VirtualRows } from "./virtual.js";
 import { wasm } from "./wasm.js";
 
@@ -41,7 +42,9 @@ function build() {
   list = element("div", { attributes: { id: "newList", role: "list", "aria-label": "Newly covered points" } });
   byId("panelNew").append(element("div", { class: "newTools" }, follow, note), list);
   rows = new VirtualRows(list, { rowHeight: ROW_HEIGHT, render: makeRow, count: 0 });
-  startFollow(follow);
+  // In a report, nothing new comes.
+  follow.hidden = reportTime !== null;
+  if (!follow.hidden) startFollow(follow);
 }
 
 function load() {

@@ -5,6 +5,7 @@ import { on, state } from "./bus.js";
 import { byId, element, everyFrame, setBar, setChildren, setRows, setText, setTime } from "./dom.js";
 import { count, counted, duration } from "./format.js";
 import { filePath, pointFunctionName, shortPath, shortPlace } from "./names.js";
+import { reportTime } from "./report.js";
 import { isSourceOpen } from "./source.js";
 import { text, u32s, wasm } from "./wasm.js";
 
@@ -148,6 +149,8 @@ function showTests() {
 
 function whyStuck(target, test, now) {
   if (STUCK_STATES.includes(test.state)) return firstLine(test.text) || "It does not run.";
+  // In a report, all stand still.
+  if (reportTime !== null) return "";
   const seen = progress.get(testKey(target, test));
   if (test.state !== "fuzzing" || seen === undefined || now - seen.since < STUCK_MS) return "";
   return `No runs for ${duration((now - seen.since) / 1000)}.`;

@@ -6,6 +6,7 @@ import { earlierBuild, isUnknownTarget, shownTarget, targetList } from "./target
 import { targetHref, targetId, setTarget, wantedTarget } from "./connection.js";
 import { announce, byId, element, everyFrame, setRows, setText } from "./dom.js";
 import { clockTime, count, counted, duration, percent } from "./format.js";
+import { reportTime, unixNow } from "./report.js";
 import { loadWasm, wasm } from "./wasm.js";
 
 // What is over sooner is not worth a card that comes and goes.
@@ -54,7 +55,7 @@ export function start() {
 }
 
 function onConnection() {
-  if (wasConnected) lostAt = Date.now() / 1000;
+  if (wasConnected) lostAt = unixNow();
   wasConnected = state.connection === "connected";
 }
 
@@ -86,6 +87,7 @@ function notices() {
 }
 
 function wasmNotice() {
+  if (reportTime !== null) return reportNotice();
   if (state.wasmFailure !== null) return {
     title: "The page could not load main.wasm",
     text: `${state.wasmFailure.text} The server compiles it from lib/fuzzer/web/main.zig with the Zig that it uses.`,
@@ -97,6 +99,15 @@ function wasmNotice() {
     title: "Preparing the page",
     text: "The server compiles main.wasm, which takes up to half a minute the first time.",
     progress: { text: "Compiling", done: null, total: null },
+  };
+}
+
+// All that a report needs is in its file.
+function reportNotice() {
+  if (state.wasmFailure === null) return null;
+  return {
+    title: "This report cannot be read",
+    text: `${state.wasmFailure.text}. The file may be damaged or cut short, or the browser may be too old.`,
   };
 }
 
@@ -243,7 +254,7 @@ function renderNotice() {
 function noteBegun(underWay) {
   const texts = underWay.map(({ text }) => text);
   for (const text of begun.keys()) if (!texts.includes(text)) begun.delete(text);
-  for (const text of texts) if (!begun.has(text)) begun.set(text, Date.now() / 1000);
+  for (const text of texts) if (!begun.has(text)) begun.set(text, unixNow());
 }
 
 function renderCard({ title, text, steps = [], log = "", link, retry = false, progress: told }) {
@@ -280,7 +291,7 @@ function isCounted(done, total) {
 
 function lineOfProgress({ text, done, total }) {
   const part = isCounted(done, total) ? percent(done, total) : "";
-  return [String(text), part, duration(Date.now() / 1000 - begun.get(text))].filter((each) => each !== "").join(" · ");
+  return [String(text), part, duration(unixNow() - begun.get(text))].filter((each) => each !== "").join(" · ");
 }
 
 // What stands between backticks is code.

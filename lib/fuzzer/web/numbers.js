@@ -3,9 +3,12 @@
 import { on, state } from "./bus.js";
 import { byId, element, everyFrame, setBar, setNumber, setText, setTitle } from "./dom.js";
 import { clockTime, count, counted, duration, percent, readable } from "./format.js";
-import { count64, u32s, wasm } from "./wasm.js";
+import { reportTime, unixNow } from "./report.js";
+import { count64, f32s, u32s, wasm } from "./wasm.js";
 
 const TICK_MS = 1000;
+// What `historyColumns` of main.zig gives, and the seconds that `recentSpeed` looks back.
+const SPEED = 2, RECENT = 10;
 
 // The files that are not Zig's own, where there are files of both kinds: what the reader wrote is
 // little beside the standard library.
@@ -60,15 +63,21 @@ function renderOwn() {
 
 function renderTicking() {
   if (!state.hasCoverage) return;
-  setNumber(byId("statRecentSpeed"), wasm.recentSpeed());
+  setNumber(byId("statRecentSpeed"), recentSpeed());
   // The coverage file remembers the runs of earlier sessions.
   setNumber(byId("statSpeed"), wasm.averageSpeed(Number(state.server.start_n_runs ?? 0)));
   const newest = u32s(wasm.newest(1));
   const time = newest.length > 0 ? wasm.pointTime(newest[0]) : 0;
   // 0 and 1 are no times: nothing is covered, or was before anybody looked.
   const isKnown = time > 1;
-  setText(byId("statSinceNew"), isKnown ? `${duration(Date.now() / 1000 - time)} ago` : "–");
+  setText(byId("statSinceNew"), isKnown ? `${duration(unixNow() - time)} ago` : "–");
   setTitle(byId("statSinceNew"), isKnown ? clockTime(time) : "Nothing new since the server watches");
+}
+
+// In a report nothing moves: how fast it was then, its history tells.
+function recentSpeed() {
+  if (reportTime === null) return wasm.recentSpeed();
+  return f32s(wasm.historyColumns(reportTime - RECENT, reportTime, 1, SPEED))[0];
 }
 
 function renderFindings() {

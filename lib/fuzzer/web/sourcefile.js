@@ -3,6 +3,7 @@
 
 import { state } from "./bus.js";
 import { targetId } from "./connection.js";
+import { request } from "./fetching.js";
 import { moveToWasm, wasm } from "./wasm.js";
 
 const NONE = 0xffff_ffff;
@@ -15,7 +16,7 @@ export async function loadSource(file, signal) {
   if (target === null) return null;
   let response;
   try {
-    response = await fetch(`source/${encodeURIComponent(target)}/${file}`, { signal });
+    response = await request(`source/${encodeURIComponent(target)}/${file}`, { signal });
     if (response.ok) return openBytes(file, response, new Uint8Array(await response.arrayBuffer()), signal);
     const why = (await response.text()).trim();
     return { why: why === "" ? `The server answered ${response.status}.` : why };

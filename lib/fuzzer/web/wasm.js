@@ -1,6 +1,7 @@
 // main.wasm: loading it, giving it bytes, and reading what it answers.
 
 import { emit, state } from "./bus.js";
+import { request } from "./fetching.js";
 
 // The exports of main.wasm once it runs; empty before.
 export const wasm = {};
@@ -19,7 +20,7 @@ export async function loadWasm(module = null) {
 }
 
 async function fetchWasm() {
-  const response = await fetch("main.wasm");
+  const response = await request("main.wasm");
   if (response.ok) {
     run((await WebAssembly.instantiateStreaming(response, IMPORTS)).instance);
   } else {

@@ -1,0 +1,281 @@
+"""``report``, and what ``--report`` writes at the end of other subcommands."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from fuzzserver import paths
+from fuzzserver.console import printable
+from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
+from fuzzserver.coverage.zig_cache import Pair, ZigCache, find_cache
+from fuzzserver.environment import cache_dir_of, coverage_id_of_file, zig_of
+from fuzzserver.errors import FuzzServerError, InputError
+from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.fuzz.attach import Attacher
+from fuzzserver.observer import Observer
+from fuzzserver.report.compare import Comparison, compare
+from fuzzserver.report.compare_forms import comparison_lines, comparison_markdown
+from fuzzserver.report.formats import HTML, text_of, write_report
+from fuzzserver.report.json_form import read_report, report_from_json
+from fuzzserver.report.model import Report
+from fuzzserver.report.path_rules import PathRules
+from fuzzserver.signals import take_time
+from fuzzserver.status import TargetStatus, TestStatus
+from fuzzserver.step import FuzzRunStep
+from fuzzserver.verdict import Judged, coverage_text, judge, verdict_text
+from fuzzserver.webserver import static_page
+from fuzzserver.wire.abi import coverage_file_name
+from fuzzserver.zig.compile_client import ZigCompileClient
+
+__all__ = ["check_report_options", "conclude", "report", "settled_report", "wants_report"]
+
+log = logging.getLogger(__name__)
+
+SETTLE = 300.0
+"""Seconds that tables get to be made, when nothing but the report waits for them."""
+
+LONGEST_END = 600.0
+"""Seconds in which reports are written after a signal."""
+
+MAX_ANSWER = 1 << 30
+"""Bytes that a server may answer."""
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+"""Names the file that GitHub Actions shows with the job."""
+
+
+def check_report_options(args: argparse.Namespace) -> None:
+    """Refuse now, and not after an hour of fuzzing, what cannot be done then. InputError says what."""
+    if args.fail_on_regression and args.baseline is None:
+        raise InputError("--fail-on-regression needs something to compare with: --baseline FILE")
+    if args.baseline is not None:
+        read_report(args.baseline)
+    for _, path in args.report:
+        if str(path) != "-" and path.is_dir():
+            raise InputError(f"cannot write a report to '{path}', which is a folder")
+    if sum(str(path) == "-" for _, path in args.report) > 1:
+        raise InputError("only one report can be written to stdout")
+
+
+def settled_report(
+    args: argparse.Namespace,
+    observer: Observer,
+    findings: Sequence[Finding] | None = None,
+    seconds: float | None = None,
+) -> Report:
+    """The report of a session that is over, with the coverage of its last builds if anybody wants it."""
+    if wants_report(args):
+        take_time(LONGEST_END)
+        if not observer.settle(SETTLE):
+            log.warning("the debug info is not read after %g s; some coverage is not in the report", SETTLE)
+    return observer.report(findings, seconds)
+
+
+def conclude(args: argparse.Namespace, judged: Judged, page: Callable[[], bytes]) -> int:
+    """Judge a session by its report and the options, say so, and write reports; returns the exit code.
+
+    ``page`` gives the page in one file.
+    """
+    rules = PathRules(tuple(args.strip_prefix), tuple(args.include), tuple(args.exclude))
+    whole = rules.apply(judged.report)
+    comparison = None if args.baseline is None else compare(rules.apply(read_report(args.baseline)), whole)
+    verdict = judge(
+        replace(
+            judged,
+            report=whole,
+            fail_under=args.fail_under,
+            comparison=comparison,
+            fail_on_regression=args.fail_on_regression,
+        )
+    )
+    whole = replace(whole, verdict=verdict)
+    if any(target.id is not None for target in whole.targets):
+        _say(coverage_text(whole))
+    for line in () if comparison is None else comparison_lines(comparison):
+        _say(line)
+    _write_reports(args, whole, comparison, page)
+    _say(verdict_text(verdict))
+    return verdict.exit_code
+
+
+def _say(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def _write_reports(
+    args: argparse.Namespace, whole: Report, comparison: Comparison | None, page: Callable[[], bytes]
+) -> None:
+    """All that can be written is; the first error comes then."""
+    errors: list[FuzzServerError] = []
+    for name, path in args.report:
+        try:
+            data = page() if name == HTML else text_of(name, whole)
+            if name == "markdown":
+                data += _comparison_part(comparison)
+            write_report(path, data)
+            if str(path) != "-":
+                log.info("%s report: %s", name, path)
+        except FuzzServerError as error:
+            errors.append(error)
+    summary = os.environ.get(SUMMARY_VARIABLE)
+    if summary:
+        try:
+            with Path(summary).open("ab") as file:  # Other steps write there, too.
+                file.write(text_of("markdown", whole) + _comparison_part(comparison))
+        except OSError as error:
+            log.warning("cannot add to the summary '%s': %s", summary, error.strerror)
+    if errors:
+        raise errors[0]
+
+
+def _comparison_part(comparison: Comparison | None) -> bytes:
+    text = "" if comparison is None else f"\n{comparison_markdown(comparison)}"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def wants_report(args: argparse.Namespace) -> bool:
+    """Whether anything is asked for that takes a report."""
+    return bool(
+        args.report or args.baseline or args.fail_under is not None or os.environ.get(SUMMARY_VARIABLE)
+    )
+
+
+# ------------------------------------------------------------------------ report
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write reports of what is there. Without ``--report``, say what was covered."""
+    check_report_options(args)
+    given = [
+        args.url is not None,
+        args.executable is not None or bool(args.coverage),
+        args.folder is not None,
+    ]
+    if sum(given) > 1:
+        raise InputError("give one of CACHE_DIR, --url, and --executable with --coverage")
+    if args.url is not None:
+        return _report_of_server(args)
+    if (args.executable is None) != (not args.coverage):
+        raise InputError("--executable EXE and --coverage FILE belong together: give both")
+    with _followed(args) as observer:
+        if not observer.settle(SETTLE):
+            raise InputError(f"the debug info could not be read within {SETTLE:g} s")
+        if observer.problems:
+            raise InputError(observer.problems[0])
+        whole = observer.report()
+        if not whole.targets and not whole.findings:
+            raise InputError("there is nothing to report: no fuzzer has written a coverage file there")
+
+        def page() -> bytes:
+            return static_page(observer, ZigCompileClient(zig_of(args), cache_dir_of(args)))
+
+        return conclude(args, _judged(args, whole), page)
+
+
+def _judged(args: argparse.Namespace, whole: Report) -> Judged:
+    findings = [each.finding for each in whole.findings]
+    return Judged(whole, failing=[each for each in findings if each.category in args.fail_on])
+
+
+@contextmanager
+def _followed(args: argparse.Namespace) -> Iterator[Observer]:
+    """An observer of what the arguments name."""
+    with Observer() as observer:
+        observer.set_status("serving", "")
+        if args.executable is not None:
+            _post_files(args, observer)
+        else:
+            _post_cache(args, observer)
+        yield observer
+
+
+def _post_files(args: argparse.Namespace, observer: Observer) -> None:
+    ids = {coverage_id_of_file(path) for path in args.coverage}
+    if len(ids) > 1:
+        names = ", ".join(map(coverage_file_name, sorted(ids)))
+        raise InputError(
+            f"the coverage files belong to {len(ids)} executables: {names}; report each by itself"
+        )
+    (coverage_id,) = ids
+    for path in args.coverage:
+        step = FuzzRunStep(
+            args.executable.name,
+            args.executable.absolute(),
+            coverage_file=path.absolute(),
+            tables_dir=cache_dir_of(args) / "tables",
+        )
+        observer.add_step(step)
+        observer.post(CoverageMsg(coverage_id, step))
+
+
+def _post_cache(args: argparse.Namespace, observer: Observer) -> None:
+    """The newest build of each target in the cache, and what was found."""
+    cache = find_cache(args.folder or Path())
+    if not cache.is_dir():
+        raise InputError(f"there is no '{cache}': nothing was built there yet")
+    observer.set_findings(FindingStore(paths.findings_folder(cache)))
+    attacher = Attacher(
+        [cache],
+        add_step=observer.add_step,
+        post=observer.post,
+        set_status=lambda *_: None,
+        set_target=observer.set_target,
+    )
+    attacher.look()
+    for pairs in ZigCache(cache).session_pairs():
+        _post_session(observer, cache, pairs)
+
+
+def _post_session(observer: Observer, cache: Path, pairs: list[Pair]) -> None:
+    """What the workers of one target have left."""
+    executable, name = pairs[0].executable.path, pairs[0].name
+    step = FuzzRunStep(name, executable, cache, key=f"{cache}:{name}")
+    observer.add_step(step)
+    tests = []
+    for pair in pairs:
+        file = pair.coverage_file
+        observer.post(CoverageMsg(file.coverage_id, step, file.path.parent.parent))
+        for test, address in pair.fuzz_tests.items():
+            observer.post(EntryPointMsg(file.coverage_id, address))
+            tests.append(TestStatus(test, "stopped", n_runs=file.n_runs))
+    observer.set_target(
+        TargetStatus(step.key, name, "stopped", id=pairs[0].coverage_file.path.name, tests=tuple(tests))
+    )
+
+
+def _report_of_server(args: argparse.Namespace) -> int:
+    """Fetch the report of a server, and its page."""
+    try:
+        whole = report_from_json(json.loads(_fetch(args.url, "api/1/report")))
+    except ValueError as error:
+        raise InputError(f"what '{args.url}' answers is no report: {error}") from error
+    return conclude(args, _judged(args, whole), lambda: _fetch(args.url, "report/html"))
+
+
+def _fetch(url: str, path: str) -> bytes:
+    """What the server answers to a path. InputError says what went wrong."""
+    parts = urlsplit(url)
+    token = parse_qs(parts.query).get("token", [""])[0]
+    address = parts._replace(path=f"{parts.path.rstrip('/')}/{path}", query="", fragment="").geturl()
+    try:
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give it as it was printed, such as http://127.0.0.1:8000/")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(address, headers=headers)
+        with urllib.request.urlopen(request, timeout=SETTLE) as response:
+            data: bytes = response.read(MAX_ANSWER)
+            return data
+    except urllib.error.HTTPError as error:
+        text = error.read(1000).decode(errors="replace").strip()
+        raise InputError(f"'{address}' answers {error.code}: {text}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot get '{address}': {getattr(error, 'reason', None) or error}") from error

@@ -1,0 +1,42 @@
+"""Stack traces as Zig prints them: a line for each frame, most of them followed by source and a caret."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Frame", "frame_of", "frame_of_place", "with_paths"]
+
+_PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9}):(?P<column>\d{1,9})"
+_FRAME = re.compile(_PLACE + r": 0x[0-9a-f]+ in (?P<function>.+) \([^()]*\)")
+_ONLY_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A line of a trace: ``/p/f.zig:3:5: 0x10123 in sum (test)``."""
+
+    path: str
+    line: int
+    column: int
+    function: str
+
+
+def frame_of(line: str) -> Frame | None:
+    """The frame that a line tells of; None if it tells of none, or of one whose place is unknown."""
+    match = _FRAME.fullmatch(line)
+    return match and Frame(match["path"], int(match["line"]), int(match["column"]), match["function"])
+
+
+def frame_of_place(place: str) -> Frame | None:
+    """What ``path:line:column`` says, in no function that is known; None if it says nothing."""
+    match = _ONLY_PLACE.fullmatch(place)
+    return match and Frame(match["path"], int(match["line"]), int(match["column"]), "")
+
+
+def with_paths(stack: str, path: Callable[[str], str]) -> str:
+    """The same trace with other paths: ``path`` is called with each that is in it."""
+    lines = stack.split("\n")
+    for index, line in enumerate(lines):
+        if match := _FRAME.fullmatch(line):
+            lines[index] = path(match["path"]) + line[match.end("path") :]
+    return "\n".join(lines)
