@@ -1,11 +1,26 @@
 """What a session came to, in words."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from fuzzserver.exit_code import ExitCode
+from fuzzserver.fuzz.budget import Ending
+from fuzzserver.report.compare import compare
+from fuzzserver.report.model import Report, Verdict, totals
 from fuzzserver.status import TargetStatus, TestStatus
-from fuzzserver.verdict import MAX_STACK_LINES, duration, finding_text, summary_text
+from fuzzserver.verdict import (
+    MAX_STACK_LINES,
+    Judged,
+    coverage_text,
+    duration,
+    finding_text,
+    judge,
+    summary_text,
+    verdict_text,
+)
+from tests.support_report import sample_report
 from tests.test_findings import FINDING
 
 
@@ -95,3 +110,81 @@ def test_what_was_not_fuzzed() -> None:
         "  'quiet' made no run (waiting)",
         "  'odd' made no run (failed: No.)",
     ]
+
+
+TARGETS = sample_report().targets
+COVERED = totals(TARGETS).percent
+
+
+def judged(**changes: Any) -> Judged:
+    """Of the sample, with nothing wrong but what is said."""
+    return Judged(Report(0.0, None, None, TARGETS), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "reason"),
+    [
+        ({}, ExitCode.CLEAN, None),
+        ({"ending": Ending("Enough.", met=True)}, ExitCode.CLEAN, None),
+        ({"failing": [FINDING]}, ExitCode.FINDINGS, f"panic in '{FINDING.test}': boom"),
+        ({"build_failed": True}, ExitCode.BUILD_FAILED, "a test executable could not be built"),
+        ({"not_fuzzed": [TestStatus("t", "failed")]}, ExitCode.BUILD_FAILED, "'t' made no run"),
+        ({"ending": Ending("Too early.", met=False)}, ExitCode.BUDGET_NOT_MET, "Too early."),
+        ({"fail_under": COVERED}, ExitCode.CLEAN, None),
+        ({"fail_under": COVERED + 0.1}, ExitCode.BELOW_THRESHOLD, f"{COVERED + 0.1:g} % is wanted"),
+        ({"stopped": ExitCode.SIGINT, "build_failed": True}, ExitCode.SIGINT, "it was ended by a signal"),
+        ({"stopped": ExitCode.SIGINT, "failing": [FINDING]}, ExitCode.FINDINGS, "boom"),
+    ],
+)
+def test_verdict(changes: dict[str, Any], code: ExitCode, reason: str | None) -> None:
+    """What is wrong makes the exit code, and says so."""
+    verdict = judge(judged(**changes))
+    assert verdict.exit_code == code
+    assert verdict.name == {130: "stopped"}.get(code, code.name.lower().replace("_", " "))
+    assert verdict.reasons == () if reason is None else reason in verdict.reasons[0]
+
+
+def test_regressions_count_only_if_they_are_to() -> None:
+    """A comparison alone makes no verdict."""
+    now = tuple(
+        replace(each, points=replace(each.points, covered=bytes(len(each.points)))) for each in TARGETS
+    )
+    report = Report(0.0, None, None, now)
+    comparison = compare(Report(0.0, None, None, TARGETS), report)
+    assert comparison.regressions
+    assert judge(Judged(report, comparison=comparison)).exit_code == ExitCode.CLEAN
+    verdict = judge(Judged(report, comparison=comparison, fail_on_regression=True))
+    assert (verdict.exit_code, verdict.name) == (ExitCode.REGRESSION, "regression")
+    assert verdict.reasons == comparison.regressions
+
+
+def test_the_lowest_code_counts() -> None:
+    """Of all that is wrong at once."""
+    wrong = {
+        "failing": [FINDING],
+        "build_failed": True,
+        "ending": Ending("Too early.", met=False),
+        "fail_under": 100.0,
+    }
+    codes = []
+    while wrong:
+        codes.append(judge(judged(**wrong)).exit_code)
+        wrong.pop(next(iter(wrong)))
+    assert codes == [3, 4, 5, 6]
+
+
+def test_words_of_a_verdict() -> None:
+    """Of a thousand reasons, some are printed."""
+    text = verdict_text(Verdict(3, "findings", ("a", "b")))
+    assert text == "verdict: findings (exit code 3)\n  a\n  b"
+    lines = verdict_text(Verdict(7, "regression", tuple(map(str, range(1000))))).splitlines()
+    assert lines[-2:] == ["  9", "  and 990 more"]
+
+
+def test_words_of_coverage() -> None:
+    """Points and lines of all targets."""
+    sums = totals(TARGETS)
+    assert coverage_text(judged().report) == (
+        f"{sums.percent:.1f} % covered: {sums.covered} of {sums.points} points, "
+        f"{sums.lines_covered} of {sums.lines} lines"
+    )
