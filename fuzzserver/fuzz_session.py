@@ -168,11 +168,14 @@ class FuzzSession:
         finally:
             self.stop()
         started = driver.started
+        ending = self.ended.result() if self.ended.done() and self.ended.exception() is None else None
+        if started is not None:
+            self._audience.set_status("stopped", "It was stopped." if ending is None else ending.text)
         found = filter(None, map(driver.findings.get, driver.found))
         return Outcome(
             started is not None,
             0.0 if started is None else driver.ended - started,
-            self.ended.result() if self.ended.done() and self.ended.exception() is None else None,
+            ending,
             tuple(found),
             tuple(driver.failing),
             tuple(driver.targets),

@@ -421,7 +421,12 @@ class TestRun:
         verdict = done.stderr[done.stderr.index("\nfinding ") + 1 :].splitlines()
         assert re.fullmatch("finding [0-9a-f]{12}: panic: there is a b", verdict[0])
         assert re.fullmatch(r'  input     [\d,]+ bytes?: ".*b.*"', verdict[3])
-        assert re.match(r"1 finding in ([89]|1\d) s; ", verdict[-1])
+        assert re.match(r"1 finding in ([89]|1\d) s; ", verdict[-4])
+        assert " % covered: " in verdict[-3]
+        assert verdict[-2:] == [
+            "verdict: findings (exit code 3)",
+            "  panic in 'breakable.test.fuzz byte': there is a b",
+        ]
 
     def test_killed_right_after_a_finding(self, fresh: Path, zig_cache: Path, tmp_path) -> None:
         """A finding that was told survives SIGKILL, and no worker does; the next session has it."""
