@@ -40,6 +40,11 @@ __all__ = ["static_page"]
 NO_MAP = -1
 """No coverage file has such an id."""
 
+MAX_INPUTS = 1 << 20
+"""Bytes of inputs of corpora that it holds at most, of each corpus the newest first."""
+ENTRY = 100
+"""Bytes that are counted for the place of one in the table."""
+
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -117,13 +122,13 @@ def _archive(site: Site) -> bytes:
 
 
 def _answers(site: Site, maps: dict[str, CoverageMap]) -> Iterator[tuple[str, Answer]]:
-    """All that the page may ask for. The bytes of corpora are left out: they may be many."""
+    """All that the page may ask for. Of what is not among it, it says so."""
     yield "main.wasm", Answer("application/wasm", site.build_wasm(PAGE_WASM_MODE).read_bytes())
     paths = ["corpus.json"]
     for finding in site.status()["findings"]:
         paths += (f"findings/{finding['id']}.json", f"findings/{finding['id']}.input")
-    for path in paths:
-        with suppress(InputError):  # It cannot be read, and the page says that it is not there.
+    for path in (*paths, *_inputs(site)):
+        with suppress(InputError):  # It cannot be read.
             answer = fuzz_data(site, f"/{path}")
             if isinstance(answer, Answer):
                 yield path, answer
@@ -135,6 +140,16 @@ def _answers(site: Site, maps: dict[str, CoverageMap]) -> Iterator[tuple[str, An
             answer = map_data.answer(f"/{path}")
             if answer is not None:
                 yield path, answer
+
+
+def _inputs(site: Site) -> Iterator[str]:
+    room = MAX_INPUTS
+    for index, corpus in enumerate(site.corpora()):
+        for each in reversed(corpus.inputs()):
+            room -= each.size + ENTRY
+            if room < 0:
+                return
+            yield f"corpus/{index}/{each.number}"
 
 
 class _Contents:

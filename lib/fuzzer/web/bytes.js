@@ -114,7 +114,7 @@ export function byteView(name, href) {
     if (reportTime === null) return;
     // There is nothing behind the link, but all of it is here.
     event.preventDefault();
-    saveAs(href().split("/").at(-1), bytes);
+    saveAs(href().split("/").slice(1).join("-"), bytes);
   });
   IS_NARROW.addEventListener("change", render);
 

@@ -141,7 +141,7 @@ function renderGroup(corpus, all) {
 function makeGroup() {
   const test = element("span", { class: "title" });
   const facts = element("span", { class: "facts" });
-  // A report holds what inputs there are, but not their bytes, which may be many.
+  // A report holds single inputs only.
   const download = element("a", {
     class: "button", text: "Download all", hidden: reportTime !== null, attributes: { download: "" },
   });
