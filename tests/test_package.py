@@ -1,6 +1,7 @@
 """The package as others get it: built into a wheel, installed, and used from elsewhere."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,18 @@ def test_only_declared_dependencies_are_needed(installed: Path, tmp_path) -> Non
     modules = run(installed, "-c", code, cwd=tmp_path).split()
     assert "fuzzserver.cli" in modules
     assert "fuzzserver.web.session" in modules
+
+
+def test_users_pass_strict_type_checks(installed: Path, all_work: Path, tmp_path) -> None:
+    """Examples and tutorial fit the types of the installed package, as far as mypy can tell."""
+    shutil.copytree(REPOSITORY / "docs" / "examples", tmp_path / "examples")
+    text = (REPOSITORY / "docs" / "embedding.md").read_text()
+    scripts = [tmp_path / "examples" / "build.py", tmp_path / "examples" / "doit" / "dodo.py"]
+    for number, section in enumerate(text.split("\n## ")):
+        if blocks := re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+            scripts.append(tmp_path / f"section{number}.py")
+            scripts[-1].write_text("\n".join(blocks))
+    assert len(scripts) == 5
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", all_work / "mypy")
+    told = run(*mypy, "--python-executable", installed, *scripts, cwd=tmp_path)
+    assert told == "Success: no issues found in 5 source files\n"

@@ -5,10 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fuzzserver.exit_code import ExitCode
-from fuzzserver.web.gate import PAGE_PATHS
-from fuzzserver.web.routes import SCRIPTS, SOURCES, WASM
-
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -20,15 +16,14 @@ def test_example_of_embedding_runs(capsys: pytest.CaptureFixture[str], nothing_l
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", capsys.readouterr().out)
 
 
-def test_every_route_and_exit_code_is_named() -> None:
-    """Nothing is served and no code is returned that the README does not mention."""
-    for path in (*PAGE_PATHS, *SCRIPTS, *WASM, *SOURCES):
-        assert path == "/debug" or path.removeprefix("/debug") in README
-    for code in ExitCode:
-        assert re.search(rf"\| [\d, ]*\b{code.value}\b[\d, ]* \|", README), code
+def test_every_document_is_named() -> None:
+    """Whoever begins here finds all that there is to read."""
+    documents = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("[A-Z]*.md")]
+    for path in documents:
+        name = path.relative_to(ROOT)
+        assert f"]({name})" in README or path.name == "README.md", name
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    """Links to files of the repository, pictures among them, lead somewhere."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def test_it_is_short() -> None:
+    """What people look things up in is in docs/."""
+    assert len(README.splitlines()) <= 150

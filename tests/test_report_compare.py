@@ -107,6 +107,12 @@ def test_numbered_names_are_one() -> None:
     assert compared(before, after).regressions == ("src/a.zig:11 in a.f.g no longer covered",)
 
 
+def test_another_name_in_the_same_lines() -> None:
+    """A file whose lines are the same is compared line by line, whatever its functions are called."""
+    comparison = compared(function("a.f", {3: 1, 4: 1}), function("a.renamed", {3: 1, 4: 0}))
+    assert comparison.regressions == ("src/a.zig:4 in a.renamed no longer covered",)
+
+
 # ----------------------------------------------------------------------- lines that have moved
 
 

@@ -298,6 +298,7 @@ def test_other_formats_and_versions() -> None:
     [
         (("runs",), -1, "'{T}.runs' is no whole number from 0 to 2^64 - 1"),
         (("points",), 3, "'{T}.points' is 3, but what it counts is 2"),
+        (("covered",), 0, "'{T}.covered' is 0, but what it counts is 1"),
         (("files", 0, "points"), 7, "'{T}.files[0].points' is 7, but what it counts is 1"),
         (("files", 0, "covered"), 0, "'{T}.files[0].covered' is 0, but what it counts is 1"),
         ((*FIRST, 0), 1, "two locations in '{T}.files' have one number"),
@@ -318,6 +319,13 @@ def test_contradictions(place: Place, wrong: object, said: str) -> None:
     target = value["targets"][0]
     holder(target, place)[place[-1]] = wrong
     assert refusal(value) == said.format(T="targets[0]")
+
+
+@pytest.mark.parametrize(("name", "number"), [("points", 2), ("covered", 1), ("runs", 1000)])
+def test_contradicting_sums(name: str, number: int) -> None:
+    """The sums over all targets are theirs."""
+    said = f"'{name}' is 7, but what it counts is {number}"
+    assert refusal({**SMALL, name: 7}) == said
 
 
 def test_bad_findings() -> None:

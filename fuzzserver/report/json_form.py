@@ -349,7 +349,8 @@ def _finding(fields: Fields) -> FindingReport:
         fields.real(name)
     fields.maybe("minimized_size", fields.number)
     fields.expect("input_size", len(data))
+    values = {name: fields.value(name) for name in FINDING}
     try:
-        return FindingReport(Finding.from_json({name: fields.value(name) for name in FINDING}), data)
+        return FindingReport(Finding.from_json(values), data)
     except InputError as error:
         raise InputError(f"{error}, in '{fields.place}'") from error

@@ -6,6 +6,7 @@ its test's is told, and else that of the file that every project has.
 
 import json
 import os
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,9 @@ SOURCE_ROOT = "%SRCROOT%"
 """What names of files are relative to; whoever reads the file knows where that is."""
 
 MAX_STACK_FRAMES = 64
+
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Code points that stand neither for a character nor for a byte of a name that is no UTF-8."""
 
 KINDS = {
     "error": (
@@ -171,7 +175,7 @@ def _location(frame: Frame) -> dict[str, Any]:
 
 def _artifact(path: str) -> dict[str, str]:
     """A file as a URI. A name that is no path from the root is one in the folder of the sources."""
-    uri = quote(path.encode("utf-8", "surrogateescape"))
+    uri = quote(_NO_BYTES.sub("\ufffd", path).encode("utf-8", "surrogateescape"))
     if os.path.isabs(path):
         return {"uri": f"file://{uri}"}
     return {"uri": uri, "uriBaseId": SOURCE_ROOT}
