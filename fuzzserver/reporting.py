@@ -19,6 +19,7 @@ from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.zig_cache import Pair, ZigCache, find_cache
 from fuzzserver.environment import cache_dir_of, coverage_id_of_file, zig_of
 from fuzzserver.errors import FuzzServerError, InputError
+from fuzzserver.exit_code import ExitCode
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.fuzz.attach import Attacher
 from fuzzserver.observer import Observer
@@ -87,7 +88,7 @@ def conclude(args: argparse.Namespace, judged: Judged, page: Callable[[], bytes]
     """
     rules = PathRules(tuple(args.strip_prefix), tuple(args.include), tuple(args.exclude))
     whole = rules.apply(judged.report)
-    comparison = None if args.baseline is None else compare(rules.apply(read_report(args.baseline)), whole)
+    comparison, problem = _compared(args, rules, whole)
     verdict = judge(
         replace(
             judged,
@@ -98,13 +99,29 @@ def conclude(args: argparse.Namespace, judged: Judged, page: Callable[[], bytes]
         )
     )
     whole = replace(whole, verdict=verdict)
-    if any(target.id is not None for target in whole.targets):
+    if any(len(target.points) for target in whole.targets):
         _say(coverage_text(whole))
     for line in () if comparison is None else comparison_lines(comparison):
         _say(line)
     _write_reports(args, whole, comparison, page)
     _say(verdict_text(verdict))
+    if problem is not None:
+        if verdict.exit_code == ExitCode.CLEAN:
+            raise problem
+        log.error("%s", problem)
     return verdict.exit_code
+
+
+def _compared(
+    args: argparse.Namespace, rules: PathRules, whole: Report
+) -> tuple[Comparison | None, InputError | None]:
+    """What has changed since the baseline; or why that cannot be told, which must not cost the reports."""
+    if args.baseline is None:
+        return None, None
+    try:
+        return compare(rules.apply(read_report(args.baseline)), whole), None
+    except InputError as error:
+        return None, error
 
 
 def _say(text: str) -> None:
