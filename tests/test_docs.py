@@ -25,6 +25,7 @@ from fuzzserver.reporting import SUMMARY_VARIABLE
 from fuzzserver.verdict import coverage_text
 from fuzzserver.web import api, fuzz_data, routes
 from fuzzserver.web.gate import PAGE_PATHS
+from fuzzserver.webserver import WebServer
 from tests.support_docs import (
     CI,
     DOCUMENTS,
@@ -44,6 +45,7 @@ from tests.support_docs import (
     tables,
 )
 from tests.support_report import sample_report
+from tests.support_web import request
 
 (SUBPARSERS,) = [each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)]
 COMMANDS: dict[str, argparse.ArgumentParser] = dict(SUBPARSERS.choices)
@@ -282,6 +284,14 @@ class TestProtocol:
         paths = {*PAGE_PATHS, *routes.SCRIPTS, *routes.WASM, *routes.SOURCES, routes.METRICS}
         assert {path.removeprefix("/debug") or "/" for path in paths} <= known
         assert {route.path for route in api.ROUTES} <= known
+
+    def test_metrics(self, web_server: WebServer) -> None:
+        """All metrics are explained, with their types, and no others."""
+        (table,) = [table for table in tables(PROTOCOL) if table.head[0] == "metric"]
+        text = request(web_server.port, routes.METRICS).body.decode()
+        suffixes = {"counter": "_total", "info": "_info", "gauge": ""}
+        told = {f"{name}{suffixes[kind]}": kind for name, kind in re.findall(r"# TYPE (\w+) (\w+)", text)}
+        assert {named(row[0])[0]: row[1] for row in table.rows} == told
 
     def test_no_other_routes(self) -> None:
         """What is named in a table of routes is served."""

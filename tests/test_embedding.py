@@ -83,7 +83,7 @@ def test_tutorial(
     capsys: pytest.CaptureFixture[str],
     nothing_left: None,
 ) -> None:
-    """Step by step, the bug is found, told at once, judged, and in the reports."""
+    """Step by step, the bug is found, told, judged, and in the reports."""
     (source,) = blocks("Fuzz a file", "zig")
     assert source == (examples / "src" / "text.zig").read_text()
     monkeypatch.chdir(examples / "src")
@@ -95,7 +95,7 @@ def test_tutorial(
     assert re.fullmatch(r"watch it at http://127\.0\.0\.1:\d+/", address)
     assert "Compiling the tests of text.zig ..." in lines
     assert any(re.fullmatch(FOUND.format(test=r"text\.test\.fuzz checksum"), line) for line in lines), lines
-    assert lines[-1] == "findings: (\"panic in 'text.test.fuzz checksum': integer overflow\",)"
+    assert "findings: (\"panic in 'text.test.fuzz checksum': integer overflow\",)" in lines
     assert "SF:" in Path("coverage.info").read_text()
     assert len(ElementTree.parse("fuzz.xml").findall(".//failure")) == 1
 

@@ -26,6 +26,7 @@ from fuzzserver import (
     TargetEvent,
     TargetStatus,
     TestStatus,
+    events,
 )
 from tests.projects import FuzzedPair
 from tests.support_time import WAIT
@@ -84,6 +85,7 @@ def event_threads() -> list[threading.Thread]:
 
 def test_nobody_subscribed_costs_nothing(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no thread, and nobody looks, before the first subscriber comes or after the last has gone."""
+    monkeypatch.setattr(events, "LOOK_INTERVAL", 0.001)
     looks = []
     monkeypatch.setattr(observer._events, "_look", lambda: looks.append(1) or [])
     observer.set_status("fuzzing", "x")
@@ -92,11 +94,15 @@ def test_nobody_subscribed_costs_nothing(observer: Observer, monkeypatch: pytest
     assert len(event_threads()) == 1
     unsubscribe()
     count = len(looks)
-    observer.set_status("fuzzing", "y")
-    with observer._events._condition:  # Had it been woken, it would look as soon as this is free.
-        pass
+    often = threading.Semaphore(0)
+    others = events.Events(lambda: often.release() or [])
+    others.subscribe(lambda event: None)
+    for _ in range(20):  # While another one looks so often, this one would, too.
+        observer.set_status("fuzzing", "y")
+        assert often.acquire(timeout=WAIT)
+    others.stop()
+    assert len(looks) <= count + 1  # One was under way.
     observer.stop()
-    assert len(looks) <= count + 2  # One that was under way, and the last one.
     assert event_threads() == []
 
 
@@ -201,6 +207,32 @@ def test_every_finding_is_told_before_the_end(tmp_path: Path, nothing_left: None
     assert heard.events[-1] == StatusEvent(Status("stopped", "over"))
 
 
+def test_a_finding_that_comes_while_we_look(observer: Observer, tmp_path: Path) -> None:
+    """A finding and the end right behind it, just when the findings were read, are told in this order."""
+
+    class LateStore(FindingStore):
+        is_late = False
+
+        def all(self) -> list[Finding]:
+            findings = super().all()
+            if self.is_late:
+                self.is_late = False
+                self.add(FINDING, b"")
+                observer.set_status("stopped", "over")
+            return findings
+
+    store = LateStore(tmp_path, observer.notify)
+    observer.set_findings(store)
+    heard = Heard()
+    store.is_late = True
+    observer.subscribe(heard)
+    heard.until_status("over")
+    assert heard.events[-2:] == [
+        FindingEvent(FINDING, is_new=True),
+        StatusEvent(Status("stopped", "over")),
+    ]
+
+
 def test_coverage(observer: Observer, debug_pair: FuzzedPair) -> None:
     """It is told when there is something to show, with the numbers of the coverage file, and once."""
     heard = Heard()
@@ -224,10 +256,10 @@ def test_coverage(observer: Observer, debug_pair: FuzzedPair) -> None:
 
 def test_a_queue_is_a_subscriber(observer: Observer) -> None:
     """Whoever would rather wait than be called reads a queue."""
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    observer.subscribe(events.put)
+    told: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    observer.subscribe(told.put)
     observer.set_status("fuzzing", "x")
-    while events.get(timeout=WAIT) != StatusEvent(Status("fuzzing", "x")):
+    while told.get(timeout=WAIT) != StatusEvent(Status("fuzzing", "x")):
         pass
 
 

@@ -116,7 +116,8 @@ def make(client: ZigCompileClient, server: Server) -> Iterator[Make]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, between workers and between looks at the sources."""
+    """Short pauses, between workers and between looks at the sources, and a test is given up sooner."""
+    monkeypatch.setattr(test_run, "MAX_DEATHS", 2)
     monkeypatch.setattr(test_run, "FIRST_DELAY", 0.005)
     monkeypatch.setattr(test_run, "LONGEST_DELAY", 0.01)
     monkeypatch.setattr(watch, "INTERVAL", 0.1)

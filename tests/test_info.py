@@ -45,7 +45,6 @@ VARIANTS = {
     "with_runtime": ("-gdwarf-4", "-fsanitize=undefined"),
 }
 DAMAGED_SECTIONS = (".debug_line", ".debug_info", ".debug_abbrev", ".debug_ranges", ".debug_rnglists")
-ROUNDS = 250
 
 
 @pytest.fixture(scope="session")
@@ -266,7 +265,9 @@ def test_source_paths_without_debug_info_are_none(small_pair):
 
 @pytest.mark.timeout(250)
 @pytest.mark.parametrize("flags", [("-gdwarf-4",), ("-gdwarf-5", "-O2")], ids=str)
-def test_damaged_debug_info_never_raises_anything_else(zig, zig_cache, folder, tmp_path, flags, caplog):
+def test_damaged_debug_info_never_raises_anything_else(
+    zig, zig_cache, folder, tmp_path, flags, caplog, rounds
+):
     """Random bytes of the debug sections change: there are tables, or an InputError."""
     caplog.set_level(logging.CRITICAL)
     path = c_executable(zig, zig_cache, folder, *flags)
@@ -276,7 +277,7 @@ def test_damaged_debug_info_never_raises_anything_else(zig, zig_cache, folder, t
         sections = [executable._sections.get(name) for name in DAMAGED_SECTIONS]
     spans = [(s["sh_offset"], s["sh_size"]) for s in sections if s is not None]
     rng = random.Random(sum(map(len, flags)))
-    for _ in range(ROUNDS):
+    for _ in range(rounds(250, 80)):
         damaged = bytearray(whole)
         for _ in range(rng.randint(1, 6)):
             offset, size = rng.choice(spans)

@@ -43,26 +43,22 @@ def revivable(zig: Zig, zig_cache: Path) -> Iterator[Callable[[], WebServer]]:
         server.stop()
 
 
-@pytest.mark.parametrize(
-    ("state", "text", "said"),
-    [
+def test_without_coverage_the_page_says_what_it_waits_for(page: Page, web_server: WebServer) -> None:
+    """The server's own words, if it has any."""
+    web_server.set_status("waiting", "")
+    page.visit(web_server.url)
+    for state, text, said in (
         ("waiting", "", "waiting for the fuzzer to start"),
         ("waiting", "Waiting for a fuzzer to report.", "Waiting for a fuzzer to report."),
         ("building", "", "building the tests"),
         ("fuzzing", "", "has not reported its coverage yet"),
         ("serving", "", "no coverage to show"),
         ("stopped", "", "has stopped"),
-    ],
-)
-def test_without_coverage_the_page_says_what_it_waits_for(
-    page: Page, web_server: WebServer, state: str, text: str, said: str
-) -> None:
-    """The server's own words, if it has any."""
-    web_server.set_status(state, text)
-    page.visit(web_server.url)
-    page.until_text("#notice", "No coverage yet", said)
-    assert not page.is_shown("#overview")
-    assert not page.is_shown("#viewCoverage")
+    ):
+        web_server.set_status(state, text)
+        page.until_text("#notice", "No coverage yet", said)
+        assert not page.is_shown("#overview")
+        assert not page.is_shown("#viewCoverage")
 
 
 def test_a_build_tells_how_far_it_is(page: Page, web_server: WebServer) -> None:

@@ -368,9 +368,13 @@ def test_headers_of_500(tmp_path: Path) -> None:
 
 
 def test_headers_of_503(tmp_path: Path) -> None:
-    """One connection, one viewer or one archive too many."""
-    with furnished(tmp_path, limits=Limits(viewers=0, archives=0)) as site:
-        for data in (upgrade_request(site.host, f"X: {MARK}"), head(f"X: {MARK}", target="/sources.tar")):
+    """One connection, one viewer, one archive or one report too many."""
+    with furnished(tmp_path, limits=Limits(viewers=0, archives=0, reports=0)) as site:
+        for data in (
+            upgrade_request(site.host, f"X: {MARK}"),
+            head(f"X: {MARK}", target="/sources.tar"),
+            head(f"X: {MARK}", target="/api/1/report"),
+        ):
             received = exchange(site.port, data.replace(b"HOST", site.host.encode()))
             (answer,) = parse_responses(received)
             assert answer.status == 503

@@ -16,7 +16,7 @@ def test_numbers() -> None:
     """Limits in the documents are those of the code."""
     limits = DEFAULT_LIMITS
     assert f"{limits.connections:,} connections are all there are" in SECURITY
-    assert f"(default {limits.connections})" in (ROOT / "README.md").read_text()
+    assert f"(default: {limits.connections})" in (ROOT / "docs" / "usage.md").read_text()
     assert f"head may have {head.MAX_HEAD >> 10} KiB, its lines {head.MAX_LINE >> 10} KiB" in PROTOCOL
     assert f"{head.MAX_HEADERS} of them headers" in PROTOCOL
     assert f"whole {limits.head_seconds:g} seconds after its first byte" in PROTOCOL

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -362,13 +362,14 @@ TARGETS = st.builds(
 )
 
 
-def test_five_thousand_paths(place: Place) -> None:
+def test_thousands_of_paths(place: Place, rounds: Callable[[int, int], int]) -> None:
     """None of them brings a byte of what is not served. A server that looks for files would be fooled."""
     client = Client(place.port)
     asked = fooled = found = 0
+    enough = rounds(5000, 1000)
 
     @settings(
-        max_examples=5000,
+        max_examples=enough,
         derandomize=True,
         database=None,
         deadline=None,
@@ -388,9 +389,9 @@ def test_five_thousand_paths(place: Place) -> None:
 
     ask()
     client.close()
-    assert asked >= 5000
-    assert fooled > 500
-    assert found < 500  # Some are plain "/" in the end.
+    assert asked >= enough
+    assert fooled > enough / 10
+    assert found < enough / 10  # Some are plain "/" in the end.
 
 
 # ----------------------------------------------------------------------- sources

@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -388,9 +388,15 @@ def some_moment(connection: socket.socket, site: Site, choose: random.Random) ->
         connection.sendall(choose.choice((b"\0", b"GET /\r\n", b"\x16\3\1", to(site, head("Expect: x")))))
 
 
-def test_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """5000 connections that are reset in the middle of anything: not a word in the log, nothing left."""
+def test_resets(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rounds: Callable[[int, int], int],
+) -> None:
+    """Many connections that are reset in the middle of anything: not a word in the log, nothing left."""
     unhandled = []
+    count = rounds(5000, 1200)
     monkeypatch.setattr(threading, "excepthook", unhandled.append)
     caplog.set_level(logging.DEBUG)
     # Who is told to come again has nothing more to read, and would wait for it.
@@ -407,7 +413,7 @@ def test_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
                     some_moment(connection, site, random.Random(number))
                 reset(connection)
 
-        clients = [threading.Thread(target=break_off, args=(range(first, 5000, 4),)) for first in range(4)]
+        clients = [threading.Thread(target=break_off, args=(range(first, count, 4),)) for first in range(4)]
         for client in clients:
             client.start()
         for client in clients:

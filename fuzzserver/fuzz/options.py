@@ -1,5 +1,6 @@
 """How to fuzz, and who wants to know what comes of it."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +21,8 @@ __all__ = ["Audience", "FuzzOptions"]
 class FuzzOptions:
     """How to fuzz."""
 
-    jobs: int
-    """Workers that run at once."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Workers that run at once; one for each core by default."""
     tests: tuple[str, ...] = ()
     """Patterns of test names; all tests if there are none."""
     limits: Limits = field(default_factory=Limits)

@@ -35,7 +35,7 @@ def _change(before: Share, after: Share, what: str) -> str:
 
 
 def _text(share: Share | None) -> str:
-    return "none" if share is None else f"{share.percent:.1f}% of {share.total:,}"
+    return "none" if share is None else f"{share.percent:.1f} % of {share.total:,}"
 
 
 def _lists(comparison: Comparison) -> list[tuple[str, list[str]]]:

@@ -59,15 +59,18 @@ def _add_suite(
         case.set("time", _seconds(report))
         suite.append(case)
     _set_counts(suite, report)
+    suite.set("skipped", _count(suite, "skipped"))
 
 
 def _set_counts(suite: ET.Element, report: Report) -> None:
     """How many cases are in it, and how many of them failed."""
-    suite.set("tests", str(len(suite.findall(".//testcase"))))
-    for result in ("failure", "error", "skipped"):
-        name = result if result == "skipped" else f"{result}s"
-        suite.set(name, str(len(suite.findall(f".//{result}"))))
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        suite.set(name, _count(suite, tag))
     suite.set("time", _seconds(report))
+
+
+def _count(suite: ET.Element, tag: str) -> str:
+    return str(sum(1 for _ in suite.iter(tag)))
 
 
 def _seconds(report: Report) -> str:
@@ -75,7 +78,7 @@ def _seconds(report: Report) -> str:
 
 
 def _cases(target: TargetReport, findings: dict[str, list[FindingReport]]) -> list[ET.Element]:
-    """The tests of a target, then those of which only findings are known; if it was not built, one error."""
+    """The tests of a target, then those of which only findings are known; without any, why there are none."""
     cases = []
     for test in target.tests:
         found = findings.pop(test.name, [])
@@ -85,8 +88,10 @@ def _cases(target: TargetReport, findings: dict[str, list[FindingReport]]) -> li
             told = f"{count(test.runs, 'run')}, started again {count(test.restarts, 'time')}"
             ET.SubElement(case, "system-out").text = told
     cases += [_failed(target.name, test, found) for test, found in findings.items()]
-    if not cases and target.state in ("failed", "never started"):
+    if not cases and target.state == "failed":
         cases.append(_element(target.name, "(build)", "error", target.state, target.text))
+    elif not cases and target.state == "never started":
+        cases.append(_element(target.name, "(fuzz tests)", "skipped", "", target.text))
     return cases
 
 
@@ -121,7 +126,7 @@ def _element(
 ) -> ET.Element:
     """A case that did not pass."""
     case = ET.Element("testcase", classname=clean(target), name=clean(test))
-    element = ET.SubElement(case, result, message=first_line(message) or clean(kind))
+    element = ET.SubElement(case, result, message=first_line(message or kind))
     if kind:
         element.set("type", clean(kind))
     if text is not None or "\n" in message:
