@@ -192,7 +192,6 @@ def _add_merge(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
         epilog="example:\n  fuzzserver merge mon.json tue.json --report json=week.json --report lcov=-",
         formatter_class=FORMATTER,
     )
-    merge.add_argument("--version", action="version", version=f"fuzzserver {__version__}")
     merge.add_argument("reports", type=Path, nargs="+", metavar="REPORT.json", help="JSON reports")
     merge.add_argument(
         "--log-level",

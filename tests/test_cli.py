@@ -41,9 +41,9 @@ REPRO_OPTIONS = {"--project", "--hang-timeout", "--memory-limit"}
 OPTIONS = {
     "demo": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS,
     "run": COMMON_OPTIONS | SERVER_OPTIONS | FUZZ_OPTIONS | {"--build", "--step"},
-    "attach": COMMON_OPTIONS | SERVER_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--time"} - {"--fail-on"},
+    "attach": COMMON_OPTIONS | SERVER_OPTIONS | VERDICT_OPTIONS - {"--fail-on"} | REPORT_OPTIONS | {"--time"},
     "report": COMMON_OPTIONS | VERDICT_OPTIONS | REPORT_OPTIONS | {"--url", "--executable", "--coverage"},
-    "merge": VERDICT_OPTIONS | REPORT_OPTIONS | {"--help", "--log-level", "--version"},
+    "merge": VERDICT_OPTIONS | REPORT_OPTIONS | {"--help", "--log-level"},
     "smoke": COMMON_OPTIONS | {"--build", "--step"},
     "serve": COMMON_OPTIONS | SERVER_OPTIONS | {"--executable", "--coverage", "--entry-point", "--source"},
     "repro": COMMON_OPTIONS | REPRO_OPTIONS,

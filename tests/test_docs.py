@@ -113,7 +113,7 @@ class TestCommandLine:
             assert f"`{category}`" in text
         defaults = {name: parser.get_default("fail_on") for name, parser in COMMANDS.items()}
         assert defaults["run"] == defaults["demo"] == ALL_CATEGORIES
-        assert defaults["attach"] == defaults["report"] == defaults["merge"] == frozenset()
+        assert defaults["report"] == defaults["merge"] == frozenset()
         assert "(default of `run` and `demo`: crash,hang,oom; of the others: none)" in text
 
     def test_exit_codes(self) -> None:

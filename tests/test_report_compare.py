@@ -285,8 +285,8 @@ def test_lines_for_a_terminal() -> None:
     before = [row for number, name in enumerate(names) for row in function(name, {1 + number: 1})]
     lines = comparison_lines(compared(before, [(*row[:4], 0) for row in before]))
     assert lines[:3] == [
-        "compared with the baseline: 0.0% of 12 points covered (before: 100.0% of 12), "
-        "0.0% of 12 lines covered (before: 100.0% of 12)",
+        "compared with the baseline: 0.0 % of 12 points covered (before: 100.0 % of 12), "
+        "0.0 % of 12 lines covered (before: 100.0 % of 12)",
         "  12 lines no longer covered",
         "    src/a.zig:1 in a.f00",
     ]
@@ -299,10 +299,10 @@ def test_markdown() -> None:
     before = function("a.f", {1: 1, 2: 0}, odd) + function("a.g", {5: 1}, odd)
     after = function("a.f", {1: 0, 2: 1}, odd) + function("a.g", {5: 1}, odd)
     text = comparison_markdown(compared(before, after))
-    assert "| points | 66.7% of 3 | 66.7% of 3 |" in text
+    assert "| points | 66.7 % of 3 | 66.7 % of 3 |" in text
     assert "**1 line no longer covered**\n\n- ``src/`x`| y.zig:1 in a.f``\n" in text
     assert "**1 line newly covered**\n\n- ``src/`x`| y.zig:2 in a.f``\n" in text
-    assert "| ``src/`x`\\| y.zig`` | 66.7% of 3 | 66.7% of 3 | 1 | 1 |" in text
+    assert "| ``src/`x`\\| y.zig`` | 66.7 % of 3 | 66.7 % of 3 | 1 | 1 |" in text
 
 
 def test_long_markdown() -> None:
