@@ -127,13 +127,20 @@ class Finding:
             raise InputError(f"something is missing: {error}") from error
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON knows integers of any length.
+        return False
+
+
 _CATEGORIES: dict[str, Category] = {"hang": "hang", "out of memory": "oom"}
 
 _FITS: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
     int: lambda value: type(value) is int,
-    float: lambda value: type(value) in (int, float) and math.isfinite(value),
+    float: lambda value: type(value) in (int, float) and _is_finite(value),
     bool | None: lambda value: value is None or isinstance(value, bool),
     int | None: lambda value: value is None or type(value) is int,
     tuple[str, ...]: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),

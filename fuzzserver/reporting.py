@@ -188,7 +188,7 @@ def report(args: argparse.Namespace) -> int:
             raise InputError(f"the debug info could not be read within {SETTLE:g} s")
         if observer.problems:
             raise InputError(observer.problems[0])
-        whole = observer.report()
+        whole = replace(observer.report(), seconds=None)  # Nobody knows when it was fuzzed.
         if not whole.targets and not whole.findings:
             raise InputError("there is nothing to report: no fuzzer has written a coverage file there")
 

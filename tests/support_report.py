@@ -80,6 +80,7 @@ def sample_target(name: str = "app", rows: Sequence[Row] = APP_ROWS) -> TargetRe
         executable=f"/project/.zig-cache/o/{name}/test",
         zig_version="0.14.1",
         runs=1000,
+        session_runs=900,
         unique_runs=7,
         points=points,
         tests=(

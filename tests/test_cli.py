@@ -1,9 +1,12 @@
 """The command line: the program as users and scripts start it."""
 
+import logging
 import re
 import shlex
 import signal
 import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,9 @@ import pytest
 from websockets.sync.client import connect
 
 from fuzzserver.arguments import make_parser, with_default_command
+from fuzzserver.cli import main
 from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.signals import SIGNALS
 from fuzzserver.version import __version__
 from fuzzserver.wire.abi import EntryPointHeader, SeenPcsHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
@@ -49,6 +54,34 @@ OPTIONS = {
     "repro": COMMON_OPTIONS | REPRO_OPTIONS,
     "minimize": COMMON_OPTIONS | REPRO_OPTIONS,
 }
+
+
+RunHere = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunHere]:
+    """As ``run_cli``, but within this process: a new one takes half a second."""
+    log = logging.getLogger("fuzzserver")
+    handlers, propagate, level = log.handlers[:], log.propagate, log.level
+    actions = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def run(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
+        argv = [str(arg) for arg in args]
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "xdg-cache"))
+        try:
+            code = main(argv)
+        except SystemExit as end:
+            code = end.code
+        written = capsys.readouterr()
+        return subprocess.CompletedProcess(argv, code, written.out, written.err)
+
+    yield run
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
+    for number, action in actions.items():
+        signal.signal(number, action)
 
 
 def serve_args(pair: FuzzedPair, *more: object) -> list[object]:
@@ -344,7 +377,9 @@ def bad_files(debug_pair: FuzzedPair, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input(name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair: FuzzedPair) -> None:
+def test_bad_input(
+    name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair: FuzzedPair, run_here: RunHere
+) -> None:
     """Input that cannot be used ends the program with one line that says what is wrong with it."""
     bad = BAD_INPUT[name]
     with socket.create_server(("127.0.0.1", 0)) as busy:
@@ -357,7 +392,7 @@ def test_bad_input(name: str, bad_files: Path, debug_pair: FuzzedPair, safe_pair
             cache=debug_pair.step.cache_root,
             busy=busy.getsockname()[1],
         )
-        done = run_cli(bad_files, *shlex.split(command))
+        done = run_here(bad_files, *shlex.split(command))
     assert done.returncode == bad.code, done.stderr
     *before, error = done.stderr.splitlines()
     assert error.startswith("error: ")
@@ -394,9 +429,9 @@ def test_help(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_help_of_commands(tmp_path, name: str) -> None:
+def test_help_of_commands(tmp_path, name: str, run_here: RunHere) -> None:
     """The help of a command names all of its options and no others."""
-    done = run_cli(tmp_path, name, "--help")
+    done = run_here(tmp_path, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert options(done.stdout) == OPTIONS[name]
 

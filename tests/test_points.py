@@ -165,7 +165,7 @@ def test_functions_of_a_position_independent_executable(client, work):
     assert any(".test." in name for name in names)
 
 
-def test_without_a_symbol_table_there_are_no_functions(debug_pair, zig, tmp_path):
+def test_without_a_symbol_table_there_are_no_functions(debug_pair, tmp_path):
     """A stripped executable: all points are in none."""
     copy = tmp_path / "stripped"
     subprocess.run(["strip", "-o", copy, debug_pair.executable], check=True)

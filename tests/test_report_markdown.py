@@ -123,7 +123,7 @@ def test_sample() -> None:
     """Numbers of all, then of each target; what was not run; what was not covered."""
     text = markdown_text(sample_report())
     assert text.startswith("## Fuzzing: `findings` (exit code 3)\n\n- `2 findings: 1 panic, 1 hang`\n\n")
-    assert "2 findings; 2,000 runs in 20 s; 8 of 16 points and 7 of 11 lines covered" in text
+    assert "2 findings; 1,800 runs in 20 s; 8 of 16 points and 7 of 11 lines covered" in text
     targets, not_run, files = tables(sample_report())
     assert targets == [
         ["target", "points", "covered", "", "lines", "covered", "runs", "runs per second"],
@@ -170,7 +170,7 @@ def test_clean() -> None:
     report = replace(sample_report(), targets=(target,), findings=(), verdict=Verdict(0, "clean"))
     assert markdown_text(report) == (
         "## Fuzzing: `clean` (exit code 0)\n\n"
-        "0 findings; 1,000 runs in 20 s; 0 of 0 points and 0 of 0 lines covered\n\n"
+        "0 findings; 900 runs in 20 s; 0 of 0 points and 0 of 0 lines covered\n\n"
         "### Targets\n\n"
         "| target | points | covered |  | lines | covered | runs | runs per second |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"

@@ -60,6 +60,9 @@ def collect_target(status: TargetStatus, coverage_map: CoverageMap | None) -> Ta
         ),
         () if coverage_map is None else _history(coverage_map),
         () if coverage_map is None else coverage_map.oddities,
+        0
+        if coverage_map is None or snapshot is None
+        else max(0, snapshot.n_runs - coverage_map.start_n_runs),
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fuzzserver.errors import InputError
 from fuzzserver.findings import write_whole
@@ -33,9 +34,23 @@ class Format:
     """For people, in a few words."""
 
 
+PIECES = 6
+"""Levels of a JSON report of which each value is written by itself."""
+
+
 def json_text(report: Report) -> str:
     """As JSON, on one line."""
-    return json.dumps(report_json(report), allow_nan=False) + "\n"
+    return _json(report_json(report), PIECES) + "\n"
+
+
+def _json(value: Any, levels: int) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """In pieces: one long call would hold up all other threads."""
+    if levels and isinstance(value, dict):
+        items = (f"{json.dumps(name)}: {_json(each, levels - 1)}" for name, each in value.items())
+        return "{" + ", ".join(items) + "}"
+    if levels and isinstance(value, list):
+        return "[" + ", ".join(_json(each, levels - 1) for each in value) + "]"
+    return json.dumps(value, allow_nan=False)
 
 
 FORMATS = {

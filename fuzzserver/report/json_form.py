@@ -113,6 +113,7 @@ def target_json(target: TargetReport) -> dict[str, Any]:
         "points": len(points),
         "covered": points.covered_len,
         "runs": target.runs,
+        "session_runs": target.session_runs,
         "unique_runs": target.unique_runs,
         "tests": [
             {
@@ -246,6 +247,7 @@ def _target(fields: Fields) -> TargetReport:
         tuple(map(_test, fields.objects("tests"))),
         tuple(_history(fields)),
         fields.texts("oddities"),
+        fields.number("session_runs"),
     )
 
 

@@ -69,9 +69,13 @@ def _verdict(report: Report) -> str:
 
 def _numbers(report: Report) -> str:
     sums = totals(report.targets)
-    time = "" if report.seconds is None else f" in {report.seconds:,.0f} s"
+    runs = sums.runs
+    time = ""
+    if report.seconds is not None:
+        runs = sum(target.session_runs for target in report.targets)
+        time = f" in {report.seconds:,.0f} s"
     return (
-        f"{count(len(report.findings), 'finding')}; {count(sums.runs, 'run')}{time}; "
+        f"{count(len(report.findings), 'finding')}; {count(runs, 'run')}{time}; "
         f"{sums.covered:,} of {count(sums.points, 'point')} and {sums.lines_covered:,} of "
         f"{count(sums.lines, 'line')} covered"
     )
@@ -95,7 +99,7 @@ def _target_row(target: TargetReport, seconds: float | None) -> tuple[str, ...]:
         f"{sums.lines:,}",
         f"{sums.lines_covered:,}",
         f"{target.runs:,}",
-        f"{target.runs / seconds:,.0f}" if seconds and seconds > 0 else "",
+        f"{target.session_runs / seconds:,.0f}" if seconds and seconds > 0 else "",
     )
 
 

@@ -111,6 +111,7 @@ def _merge_target(targets: list[TargetReport]) -> TargetReport:
         executable=of_points.executable,
         zig_version=of_points.zig_version,
         runs=sum(each.runs for each in targets),
+        session_runs=sum(each.session_runs for each in targets),
         unique_runs=sum(each.unique_runs for each in targets),
         points=_joined_by_place(joined) if several else joined[0] if joined else newest.points,
         tests=tuple(map(_merge_test, tests)),

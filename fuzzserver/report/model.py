@@ -71,6 +71,8 @@ class TargetReport:
     history: tuple[HistoryPoint, ...] = ()
     oddities: tuple[str, ...] = ()
     """What people should know of the executable, a sentence each."""
+    session_runs: int = 0
+    """Those of ``runs`` that were made while somebody followed: the others are of earlier sessions."""
 
 
 @dataclass(frozen=True, slots=True)
