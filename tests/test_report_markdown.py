@@ -128,7 +128,7 @@ def test_sample() -> None:
     assert targets == [
         ["target", "points", "covered", "", "lines", "covered", "runs", "runs per second"],
         ["app", "11", "6", "54.5 %", "7", "5", "1,000", "50"],
-        ["lib", "5", "2", "40.0 %", "4", "2", "1,000", "50"],
+        ["lib", "5", "2", "40.0 %", "4", "2", "1,000", "45"],
     ]
     assert not_run[1:] == [
         ["app.test.idle", "app", "never started: the target has failed"],
@@ -174,7 +174,7 @@ def test_clean() -> None:
         "### Targets\n\n"
         "| target | points | covered |  | lines | covered | runs | runs per second |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| `app` | 0 | 0 |  | 0 | 0 | 1,000 | 50 |\n"
+        "| `app` | 0 | 0 |  | 0 | 0 | 1,000 | 45 |\n"
     )
 
 
