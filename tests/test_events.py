@@ -29,7 +29,7 @@ from fuzzserver import (
     events,
 )
 from tests.projects import FuzzedPair
-from tests.support_time import WAIT
+from tests.support_time import WAIT, eventually
 
 TARGET = TargetStatus("key", "parser", "fuzzing", tests=(TestStatus("test.a", "fuzzing", n_runs=1),))
 FINDING = Finding(
@@ -254,13 +254,14 @@ def test_coverage(observer: Observer, debug_pair: FuzzedPair) -> None:
     assert heard.of(CoverageEvent) == [event]
 
 
-def test_a_queue_is_a_subscriber(observer: Observer) -> None:
-    """Whoever would rather wait than be called reads a queue."""
+def test_a_queue_is_told_at_once(observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever would rather wait than be called reads a queue. What is said waits for no look."""
+    monkeypatch.setattr(events, "LOOK_INTERVAL", 10 * WAIT)
     told: queue.SimpleQueue[Event] = queue.SimpleQueue()
     observer.subscribe(told.put)
+    assert isinstance(told.get(timeout=WAIT), StatusEvent)
     observer.set_status("fuzzing", "x")
-    while told.get(timeout=WAIT) != StatusEvent(Status("fuzzing", "x")):
-        pass
+    assert told.get(timeout=WAIT) == StatusEvent(Status("fuzzing", "x"))
 
 
 def test_callbacks_may_call_everything(observer: Observer, tmp_path: Path) -> None:
@@ -380,21 +381,42 @@ def test_unsubscribe_in_a_callback(observer: Observer) -> None:
 
 
 def test_stop_tells_the_last_news_and_no_more(nothing_left: None) -> None:
-    """What was said before the stop is told before it returns; later subscribers are told nothing."""
+    """What was said before the stop is told before it returns, and nothing that is said later."""
     heard = Heard()
+    working, go_on = threading.Event(), threading.Event()
+
+    def slow(event: Event) -> None:
+        working.set()
+        assert go_on.wait(WAIT)
+        heard(event)
+
     observer = Observer()
     observer.start()
-    observer.subscribe(heard)
+    observer.subscribe(slow)
+    assert working.wait(WAIT)
     observer.set_status("stopped", "the last words")
-    observer.stop()
+    thread = threading.Thread(target=observer.stop)
+    thread.start()
+    eventually(lambda: observer._events._stopping, "it is not stopped")
+    go_on.set()
+    thread.join(WAIT)
     assert heard.events[-1] == StatusEvent(Status("stopped", "the last words"))
     count = len(heard.events)
-    late = Heard()
-    unsubscribe = observer.subscribe(late)
     observer.set_status("fuzzing", "too late")
     observer.stop()
+    assert (len(heard.events), event_threads()) == (count, [])
+
+
+def test_subscribers_that_come_too_late(nothing_left: None) -> None:
+    """After the stop, no thread is started any more."""
+    observer = Observer()
+    observer.start()
+    observer.stop()
+    heard = Heard()
+    unsubscribe = observer.subscribe(heard)
+    assert event_threads() == []
     unsubscribe()
-    assert (len(heard.events), late.events, event_threads()) == (count, [], [])
+    assert heard.events == []
 
 
 def test_stop_in_a_callback(nothing_left: None) -> None:
