@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from fuzzserver.findings import Finding, FindingStore
     from fuzzserver.fuzz.budget import Budget, Ending
     from fuzzserver.fuzz.options import FuzzOptions
+    from fuzzserver.fuzz.worker import WorkerLimits
     from fuzzserver.fuzz_session import FuzzProject, FuzzSession, Outcome
     from fuzzserver.observer import Observer
-    from fuzzserver.report.formats import text_of, write_report
+    from fuzzserver.report.formats import report_bytes, write_report
     from fuzzserver.report.model import Report, Verdict
     from fuzzserver.status import Progress, Status, TargetStatus, TestStatus
     from fuzzserver.step import FuzzRunStep, SourcePath
@@ -85,11 +86,12 @@ __all__ = [
     "TestStatus",
     "Verdict",
     "WebServer",
+    "WorkerLimits",
     "Zig",
     "__version__",
     "find_zig",
     "judge",
-    "text_of",
+    "report_bytes",
     "write_report",
 ]
 
@@ -127,10 +129,11 @@ _MODULES = {
     "TestStatus": "status",
     "Verdict": "report.model",
     "WebServer": "webserver",
+    "WorkerLimits": "fuzz.worker",
     "Zig": "zig.installation",
     "find_zig": "zig.installation",
     "judge": "verdict",
-    "text_of": "report.formats",
+    "report_bytes": "report.formats",
     "write_report": "report.formats",
 }
 """Where the names above are. Who wants one of them need not wait for the others, of which a server takes

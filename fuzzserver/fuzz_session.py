@@ -20,7 +20,9 @@ from fuzzserver.fuzz.build_zig import test_commands
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import Audience, FuzzOptions
 from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.report.model import Report
 from fuzzserver.status import TargetStatus, TestStatus
+from fuzzserver.verdict import Judged
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.process import ChildGroup
@@ -84,6 +86,10 @@ class Outcome:
     """Whether a target could not be built."""
     not_fuzzed: tuple[TestStatus, ...]
     """The tests that made no run."""
+
+    def judged(self, report: Report) -> Judged:
+        """What a verdict goes by, with the session's report."""
+        return Judged(report, self.failing, self.build_failed, self.not_fuzzed, self.ending)
 
 
 class FuzzSession:

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from fuzzserver import paths
@@ -15,12 +16,12 @@ from fuzzserver.errors import InputError
 from fuzzserver.exit_code import ExitCode
 from fuzzserver.fuzz.budget import Budget
 from fuzzserver.fuzz.options import FuzzOptions
-from fuzzserver.fuzz.worker import MIB, Limits
+from fuzzserver.fuzz.worker import MIB, WorkerLimits
 from fuzzserver.fuzz_session import LAST_LOOK, FuzzProject, FuzzSession, Outcome
 from fuzzserver.observer import Observer
 from fuzzserver.reporting import check_report_options, conclude, settled_report, wants_report
 from fuzzserver.signals import Signalled, wait_for, wait_for_signal
-from fuzzserver.verdict import Judged, duration, finding_text, summary_text
+from fuzzserver.verdict import duration, finding_text, summary_text
 from fuzzserver.webserver import WebServer, static_page
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
@@ -49,7 +50,7 @@ def _options(args: argparse.Namespace) -> FuzzOptions:
     return FuzzOptions(
         jobs=args.jobs,
         tests=tuple(args.test),
-        limits=Limits(args.hang_timeout, args.memory_limit * MIB),
+        limits=WorkerLimits(args.hang_timeout, args.memory_limit * MIB),
         corpus=args.corpus,
         watch=args.watch,
         budget=Budget(args.time, args.runs, args.until_quiet),
@@ -100,14 +101,9 @@ def _run(
         if not outcome.failing:
             raise signalled
         return ExitCode.FINDINGS  # Nobody waits for how much is covered.
-    judged = Judged(
-        settled_report(args, observer, outcome.findings, outcome.seconds),
-        outcome.failing,
-        outcome.build_failed,
-        outcome.not_fuzzed,
-        outcome.ending,
-        None if signalled is None else signalled.exit_code,
-    )
+    judged = outcome.judged(settled_report(args, observer, outcome.findings, outcome.seconds))
+    if signalled is not None:
+        judged = replace(judged, stopped=signalled.exit_code)
 
     def page() -> bytes:
         if isinstance(observer, WebServer):

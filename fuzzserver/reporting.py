@@ -25,7 +25,7 @@ from fuzzserver.fuzz.attach import Attacher
 from fuzzserver.observer import Observer
 from fuzzserver.report.compare import Comparison, compare
 from fuzzserver.report.compare_forms import comparison_lines, comparison_markdown
-from fuzzserver.report.formats import HTML, text_of, write_report
+from fuzzserver.report.formats import HTML, report_bytes, write_report
 from fuzzserver.report.json_form import read_report, report_from_json
 from fuzzserver.report.model import Report
 from fuzzserver.report.path_rules import PathRules
@@ -135,7 +135,7 @@ def _write_reports(
     errors: list[FuzzServerError] = []
     for name, path in args.report:
         try:
-            data = page() if name == HTML else text_of(name, whole)
+            data = page() if name == HTML else report_bytes(name, whole)
             if name == "markdown":
                 data += _comparison_part(comparison)
             write_report(path, data)
@@ -147,7 +147,7 @@ def _write_reports(
     if summary:
         try:
             with Path(summary).open("ab") as file:  # Other steps write there, too.
-                file.write(text_of("markdown", whole) + _comparison_part(comparison))
+                file.write(report_bytes("markdown", whole) + _comparison_part(comparison))
         except OSError as error:
             log.warning("cannot add to the summary '%s': %s", summary, error.strerror)
     if errors:

@@ -17,7 +17,7 @@ from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.fuzz.build import build_tests
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.turns import Turn, Turns
-from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits
+from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, WorkerLimits
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.wire.abi import SeenPcsHeader, coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -186,7 +186,7 @@ def _fuzz_one(test: FuzzTest, root: TestCommand, messages: list[Msg]) -> None:
             root.cache_root,
             root.project,
             1,
-            Limits(),
+            WorkerLimits(),
             turn,
             post,
             set_state=lambda _: None,

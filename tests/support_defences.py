@@ -92,7 +92,7 @@ GATE = (
         "Sec-Fetch-Site",
         put("web.gate._from_our_page_or_user", lambda _: True),
         OTHER_PAGES,
-        "(200, b'GET / HTTP/1.1",
+        "(200, b'GET /",
     ),
     Defence(
         "links lead to the page alone",
@@ -100,7 +100,7 @@ GATE = (
         "test_gate.py::test_what_browsers_say",
         "None == 403",
     ),
-    Defence("gate in front of WebSockets", ungated_upgrades, OTHER_PAGES, "(101, b'GET / HTTP/1.1"),
+    Defence("gate in front of WebSockets", ungated_upgrades, OTHER_PAGES, "(101, b'GET /"),
     Defence("token", no_token, OF_401, "404 == 401"),
     Defence(
         "token for other machines",

@@ -45,6 +45,7 @@ fn fuzzLetters(_: void, input: []const u8) anyerror!void {
         'a'...'z' => std.mem.doNotOptimizeAway(byte),
         else => {},
     };
+    std.time.sleep(1_000_000);
 }
 
 test "fuzz byte" {

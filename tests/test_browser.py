@@ -188,6 +188,9 @@ def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: in
     # No module and no sheet of the page is among the routes of that server, and it refuses our subprotocol.
     page.expect("404", "WebSocket connection", "MIME type")
     page.visit(f"http://127.0.0.1:{zigs_server_with_our_page}/")
+    page.until(lambda: page.is_shown("#fileFilter"), PATIENCE)
+    # Of the many files, only those in sight are in the document.
+    page.fill("#fileFilter", "src/parser")
     page.until_text("#fileScroll", "parser.zig", timeout=PATIENCE)
     page.until_text("#connection", "connected")
     page.click("#entryPointsList a")

@@ -107,7 +107,7 @@ def test_counters_of_another_target_are_not_mixed_up(
     puppet.cover(1, 2, runs=123)
     other.cover(0, runs=42)
     page.until_text("#statPoints", "1 / 1 point")
-    assert page.text("#statTotalRuns") == "42"
+    page.until(lambda: page.text("#statTotalRuns") == "42")
     page.until_text("#statCoverage", "100.0 %")
 
 
@@ -178,6 +178,7 @@ def test_pause_freezes_what_is_shown_and_resume_shows_what_came(
     page.visit(f"{web_server.url}#f1")
     page.until_text("#statTotalRuns", "100")
     page.until(lambda: page.texts(".mark.missed"))
+    page.until_text("#statFindings", "0")
     page.click("#pause")
     page.until(lambda: page.attribute("#pause", "aria-pressed") == "true")
     page.until_text("#status", "Paused")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.json_form import read_report
 from fuzzserver.report.model import totals
 from tests.projects import FuzzedPair
@@ -104,7 +104,7 @@ class TestReport:
         for index in file.indexes:
             covered[index] = 1
         earlier = replace(target, points=replace(points, covered=bytes(covered)))
-        (tmp_path / "earlier.json").write_bytes(text_of("json", replace(whole, targets=(earlier,))))
+        (tmp_path / "earlier.json").write_bytes(report_bytes("json", replace(whole, targets=(earlier,))))
         args = [*pair_args(debug_pair), "--baseline", "earlier.json"]
         told = run_cli(tmp_path, *args)
         assert told.returncode == 0 and "no longer covered" in told.stderr

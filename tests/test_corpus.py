@@ -13,7 +13,7 @@ from fuzzserver import corpus as module
 from fuzzserver.corpus import MAX_INPUT, PAGE, Corpus, SharedCorpus
 from fuzzserver.errors import InputError
 from fuzzserver.fuzz.turns import Turn, Turns
-from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits
+from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, WorkerLimits
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from tests.support_fuzzing import lively
@@ -241,7 +241,7 @@ def fuzz(test: FuzzTest, cache: Path, enough: Callable[[FuzzWorker], bool]) -> N
             cache,
             cache.parent,
             1,
-            Limits(),
+            WorkerLimits(),
             turn,
             post=lambda _: None,
             set_state=lambda _: None,

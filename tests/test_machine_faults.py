@@ -22,7 +22,7 @@ from fuzzserver.errors import InputError, ZigTimeout
 from fuzzserver.findings import FindingStore
 from fuzzserver.fuzz.lock import ProjectLock
 from fuzzserver.fuzz.turns import Turn, Turns
-from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits, WorkerEnd
+from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, WorkerEnd, WorkerLimits
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
@@ -360,7 +360,7 @@ def test_clock_that_jumps_while_a_worker_hangs(tmp_path: Path, monkeypatch: pyte
     test = FuzzTest(FuzzRunStep("fake", runner(tmp_path, "time.sleep(1000)")), 0, "test.fake")
     ignore: Callable[..., None] = lambda *_: None  # noqa: E731
     worker = FuzzWorker(
-        *(ChildGroup(), test, tmp_path / "cache", tmp_path, 1, Limits(hang=1.0), turn),
+        *(ChildGroup(), test, tmp_path / "cache", tmp_path, 1, WorkerLimits(hang=1.0), turn),
         *(ignore, ignore, ignore, ignore),
     )
     started = time.monotonic()

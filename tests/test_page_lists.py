@@ -204,7 +204,7 @@ def test_functions_are_listed_and_lead_to_their_source(page: Page, web_server: W
     page.click("#functionScroll a")
     page.until_text("#sourceTitle", "parser.zig")
     page.until_shown(".sourceRow .mark.current")
-    assert page.texts("#functionScroll [aria-current=true] .listName") == ["parser.digit"]
+    page.until(lambda: page.texts("#functionScroll [aria-current=true] .listName") == ["parser.digit"])
 
 
 def test_functions_follow_the_coverage(page: Page, web_server: WebServer, puppet: Puppet) -> None:

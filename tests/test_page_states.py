@@ -243,6 +243,7 @@ def test_a_lost_server_is_told_and_all_stays(
     page.until(lambda: page.texts("#fileScroll a") == ["parser.zig"])
     page.click("#fileScroll a")
     page.until(lambda: len(page.texts(".mark")) == 10)
+    page.until_text("#statTotalRuns", "42")
     server.stop()
     page.until_text("#connection", "reconnecting")
     page.until_text("#noticeLines", "The connection is lost", time.strftime("%H:"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from fuzzserver.report.cobertura import cobertura_text
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.path_rules import PathRules
 from fuzzserver.report.words import clean
 from tests.support_any_report import TARGETS, lines_of, report_of
@@ -56,7 +56,7 @@ def check(element: ET.Element) -> None:
 
 def test_it_is_as_defined():
     """Whole numbers and rates, and names as they are, as far as XML can hold them."""
-    root = ET.fromstring(text_of("cobertura", sample_report()))
+    root = ET.fromstring(report_bytes("cobertura", sample_report()))
     check(root)
     assert root.attrib == {
         "line-rate": "0.777778",
@@ -103,7 +103,7 @@ def test_diff_cover_finds_the_changed_lines(tmp_path, prefixes):
         source.write_text(source.read_text().replace(f"line {number}\n", f"changed {number}\n"))
     rows = [(str(source), line, 1, "main.parse", line < 5) for line in range(2, 7)]
     rules = PathRules(tuple(prefix.format(root=tmp_path) for prefix in prefixes))
-    (tmp_path / "report.xml").write_bytes(text_of("cobertura", rules.apply(report_of([rows]))))
+    (tmp_path / "report.xml").write_bytes(report_bytes("cobertura", rules.apply(report_of([rows]))))
     subprocess.run(
         [
             *(sys.executable, "-m", "diff_cover.diff_cover_tool", "report.xml"),

@@ -19,7 +19,7 @@ from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding
 from fuzzserver.observer import Observer
 from fuzzserver.report import json_form
-from fuzzserver.report.formats import FORMATS, text_of
+from fuzzserver.report.formats import FORMATS, report_bytes
 from fuzzserver.report.json_form import read_report, report_from_json
 from fuzzserver.report.model import FindingReport, HistoryPoint, Report, TestReport, Verdict
 from tests.projects import FuzzedPair
@@ -115,7 +115,7 @@ REPORTS = st.builds(
 
 def as_json(report: Report) -> Any:
     """What a reader of the written text has."""
-    return json.loads(text_of("json", report))
+    return json.loads(report_bytes("json", report))
 
 
 def small_report() -> Report:
@@ -276,7 +276,7 @@ def test_mutations() -> None:
         if not refusal(value):
             taken += 1
             for name in FORMATS:
-                text_of(name, report_from_json(value))
+                report_bytes(name, report_from_json(value))
     assert 10 < taken < 390
 
 
@@ -344,7 +344,7 @@ def test_bad_findings() -> None:
 def test_files(tmp_path: Path) -> None:
     """A report is read from its file; names that are no UTF-8 come back as they were."""
     path = tmp_path / "report.json"
-    path.write_bytes(text_of("json", sample_report()))
+    path.write_bytes(report_bytes("json", sample_report()))
     assert read_report(path) == sample_report()
 
 
@@ -386,7 +386,7 @@ def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(InputError, match="Is a directory"):
         read_report(tmp_path)
     path = tmp_path / "report.json"
-    path.write_bytes(text_of("json", sample_report()))
+    path.write_bytes(report_bytes("json", sample_report()))
     monkeypatch.setattr(json_form, "MAX_FILE", path.stat().st_size)
     assert read_report(path) == sample_report()
     monkeypatch.setattr(json_form, "MAX_FILE", path.stat().st_size - 1)
@@ -398,7 +398,7 @@ def test_no_infinity_is_written() -> None:
     """A number that JSON has not is never written."""
     for time in (float("inf"), float("nan")):
         with pytest.raises(ValueError, match="not JSON compliant"):
-            text_of("json", replace(sample_report(), time=time))
+            report_bytes("json", replace(sample_report(), time=time))
 
 
 def test_order_does_not_matter() -> None:

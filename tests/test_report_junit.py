@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.junit import junit_text
 from fuzzserver.report.model import FindingReport, Report, TargetReport, TestReport, Verdict
 from tests.support_report import sample_findings, sample_report, sample_target
@@ -23,7 +23,7 @@ ANY_TEXT = st.lists(st.characters() | st.sampled_from("\ud800\udcff\ufffe\0\r\n"
 
 def read(report: Report) -> dict[str, TestSuite]:
     """The suites, as a reader of the written bytes has them."""
-    suites = list(JUnitXml.fromstring(text_of("junit", report)))
+    suites = list(JUnitXml.fromstring(report_bytes("junit", report)))
     assert len({suite.name for suite in suites}) == len(suites)
     return {suite.name: suite for suite in suites}
 
@@ -60,7 +60,7 @@ def test_sample() -> None:
         "runs": "1000",
         "unique_runs": "7",
     }
-    root = ET.fromstring(text_of("junit", sample_report()))
+    root = ET.fromstring(report_bytes("junit", sample_report()))
     assert root.attrib == {
         "name": "fuzzserver",
         "tests": "4",
@@ -190,7 +190,7 @@ def test_findings_of_others() -> None:
 def test_targets_of_one_name() -> None:
     """A finding is told once, of the first of two targets that have one name."""
     report = report_of(sample_target(), sample_target(), findings=(PANIC,))
-    suites = list(JUnitXml.fromstring(text_of("junit", report)))
+    suites = list(JUnitXml.fromstring(report_bytes("junit", report)))
     assert [(suite.name, suite.failures) for suite in suites] == [("app", 1), ("app", 0)]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from fuzzserver.coverage.queue import CoverageMsg
 from fuzzserver.observer import Observer
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.lcov import lcov_text
 from fuzzserver.report.model import Report, totals
 from fuzzserver.report.path_rules import PathRules
@@ -49,7 +49,7 @@ end_of_record
 
 def genhtml(folder: Path, report: Report, *options: str) -> dict[str, tuple[int, int]]:
     """Covered and all ``lines``, ``functions`` and ``branches`` that genhtml has read, without complaints."""
-    (folder / "report.info").write_bytes(text_of("lcov", report))
+    (folder / "report.info").write_bytes(report_bytes("lcov", report))
     done = subprocess.run(
         ["genhtml", *options, "--output-directory", "html", "report.info"],
         cwd=folder,
@@ -98,7 +98,7 @@ def test_genhtml_reads_a_real_report(tmp_path, real_report, options):
 def test_genhtml_reads_odd_names_and_shared_files(tmp_path):
     """Sources of two targets, with names that every format must escape."""
     report = PathRules(("/project", "/zig")).apply(sample_report())
-    for name in re.findall("^SF:(.*)$", text_of("lcov", report).decode(), re.MULTILINE):
+    for name in re.findall("^SF:(.*)$", report_bytes("lcov", report).decode(), re.MULTILINE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("line\n" * 100)
     found = genhtml(tmp_path, report, "--branch-coverage")

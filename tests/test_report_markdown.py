@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzzserver.findings import Finding
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.markdown import MAX_SUMMARY, markdown_text
 from fuzzserver.report.model import FindingReport, Report, TestReport, Verdict
 from fuzzserver.report.path_rules import PathRules
@@ -59,7 +59,7 @@ class Page(HTMLParser):
         self.tables: list[list[list[str]]] = []
         """Texts of cells."""
         self._open: list[str] = []
-        markdown = text_of("markdown", report).decode()
+        markdown = report_bytes("markdown", report).decode()
         self.feed(github_flavored_markdown_to_html(markdown, CmarkOptions.CMARK_OPT_UNSAFE))
         self.close()
         assert self._open == []
@@ -241,7 +241,7 @@ def test_size_is_limited() -> None:
         FindingReport(replace(PANIC.finding, id=f"{number:x}", stack="`" * 9000), b"\xff" * 4000)
         for number in range(100)
     ]
-    data = text_of("markdown", replace(sample_report(), findings=tuple(many)))
+    data = report_bytes("markdown", replace(sample_report(), findings=tuple(many)))
     assert MAX_SUMMARY - 50_000 < len(data) <= MAX_SUMMARY + 200
     last = data.decode().splitlines()[-1]
     match = re.fullmatch(r"\*\*(\d+) more parts would make this summary too long to be shown\.\*\*", last)

@@ -15,7 +15,7 @@ from fuzzserver.fuzz import test_run as module
 from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.test_run import MAX_DEATHS, FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
-from fuzzserver.fuzz.worker import FuzzTest, Limits, WorkerEnd
+from fuzzserver.fuzz.worker import FuzzTest, WorkerEnd, WorkerLimits
 from fuzzserver.status import TestStatus
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -42,7 +42,7 @@ class Life:
     run: FuzzTestRun | None = None
 
     def start(
-        self, test: FuzzTest, limits: Limits | None = None, shared: SharedCorpus | None = None
+        self, test: FuzzTest, limits: WorkerLimits | None = None, shared: SharedCorpus | None = None
     ) -> FuzzTestRun:
         """Begin it, in a cache folder that only it has."""
         cache = self.folder / "cache"
@@ -52,7 +52,7 @@ class Life:
             cache,
             self.folder,
             1,
-            limits or Limits(),
+            limits or WorkerLimits(),
             self.turns,
             Corpus(cache / "f" / test.name, "main.zig", test.name),
             shared,
@@ -220,11 +220,11 @@ def test_fault_of_the_fuzzer(life: Life, lives: Callable[[str], FuzzTest], caplo
 
 def test_hang_and_memory_are_failures(life: Life, failing: Callable[[str], FuzzTest]) -> None:
     """A test that takes too long or too much fails where it was interrupted."""
-    life.start(failing("silent hang"), Limits(hang=2.0))
+    life.start(failing("silent hang"), WorkerLimits(hang=2.0))
     life.told.wait_for(lambda: life.told.of(tuple), "nothing fails")
     ((_, failure, _),) = life.told.of(tuple)
     assert (failure.kind, failure.message) == ("hang", "made no new run for 2 s")
-    assert [frame.function for frame in failure.frames] == ["spin", "neverEndsNorSpeaks"]
+    assert [frame.function for frame in failure.frames] == ["spinSilently", "neverEndsNorSpeaks"]
 
 
 @pytest.mark.usefixtures("fast")
@@ -295,14 +295,23 @@ def test_seeds(life: Life, lives: Callable[[str], FuzzTest], tmp_path: Path, cap
     assert life.states()[:2] == ["waiting", "fuzzing"]
 
 
+SEEDS = {b"seed", b"in the place of a folder"}
+
+
+def finds(run: FuzzTestRun) -> set[bytes]:
+    """What the fuzzer has kept so far."""
+    return {run.corpus.input(each.number) for each in run.corpus.inputs()}
+
+
 def test_finds_are_saved(life: Life, lives: Callable[[str], FuzzTest], tmp_path: Path) -> None:
     """What the fuzzer keeps until the very end is in the user's folder."""
     (tmp_path / "seeds").mkdir()
     test = lives("fuzz many")
     run = life.start(test, shared=SharedCorpus(tmp_path / "seeds", test.name))
     life.told.wait_for(lambda: len(life.told.of(CoverageMsg)) == 2, "the second worker does not come")
+    eventually(lambda: finds(run) - SEEDS, "nothing is found")
     life.stop()
-    kept = {run.corpus.input(each.number) for each in run.corpus.inputs()}
+    kept = finds(run)
     saved = {path.read_bytes() for path in (tmp_path / "seeds" / test.name).iterdir()}
     assert kept and kept == saved
 
@@ -317,20 +326,21 @@ def test_folder_that_cannot_be_written(
     (tmp_path / "seeds" / test.name).write_text("in the place of a folder")
     run = life.start(test, shared=SharedCorpus(tmp_path / "seeds", test.name))
     life.told.wait_for(lambda: len(life.told.of(CoverageMsg)) == 2, "the second worker does not come")
+    eventually(lambda: finds(run) - SEEDS, "nothing is found")
     life.stop()
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     (error,) = errors
     assert error.startswith(f"cannot write '{tmp_path / 'seeds' / test.name}/")
     assert error.endswith(f"; inputs of '{test.name}' are not saved until that is mended")
     assert (tmp_path / "seeds" / test.name).read_text() == "in the place of a folder"
-    kept = {run.corpus.input(each.number) for each in run.corpus.inputs()}
+    kept = finds(run)
     assert b"seed" in kept
     (tmp_path / "seeds" / test.name).unlink()
     caplog.set_level(logging.INFO)
     assert run.shared is not None
     run.shared.save(run.corpus)
     saved = {path.read_bytes() for path in (tmp_path / "seeds" / test.name).iterdir()}
-    assert saved == kept - {b"seed", b"in the place of a folder"}
+    assert saved == kept - SEEDS
     assert (
         caplog.messages[-1]
         == f"inputs of '{test.name}' are saved again in '{tmp_path / 'seeds' / test.name}'"

@@ -11,7 +11,7 @@ import pytest
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.fuzz.turns import Turn, Turns
-from fuzzserver.fuzz.worker import MAX_STDERR, FuzzTest, FuzzWorker, Limits, WorkerEnd
+from fuzzserver.fuzz.worker import MAX_STDERR, FuzzTest, FuzzWorker, WorkerEnd, WorkerLimits
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
@@ -40,7 +40,7 @@ class Bench:
     said: list[str] = field(default_factory=list)
     looks: int = 0
 
-    def start(self, test: FuzzTest, limits: Limits | None = None) -> FuzzWorker:
+    def start(self, test: FuzzTest, limits: WorkerLimits | None = None) -> FuzzWorker:
         """Start a worker in a cache folder that only it has."""
         turn = Turn(self.turns)
         assert turn.take()
@@ -50,7 +50,7 @@ class Bench:
             self.folder / "cache",
             self.folder,
             1,
-            limits or Limits(),
+            limits or WorkerLimits(),
             turn,
             self.told,
             self.told,
@@ -156,17 +156,17 @@ def test_counts_go_on(tmp_path: Path, patient: FuzzTest) -> None:
 
 def test_hang(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
     """A worker that makes no run is made to say where it is, which is told, and ended."""
-    bench.start(failing("silent hang"), Limits(hang=2.0))
+    bench.start(failing("silent hang"), WorkerLimits(hang=2.0))
     end = bench.end()
     assert (end.why, end.how) == ("hang", "made no new run for 2 s")
-    assert "in spin (failing)" in end.stderr
+    assert "in spinSilently (failing)" in end.stderr
     assert "in neverEndsNorSpeaks (failing)" in end.stderr
-    assert "in spin (failing)" in "\n".join(bench.said)
+    assert "in spinSilently (failing)" in "\n".join(bench.said)
 
 
 def test_memory(bench: Bench, failing: Callable[[str], FuzzTest]) -> None:
     """A worker that takes too much memory is made to say where it is, and ended."""
-    bench.start(failing("memory"), Limits(memory=100 * MIB))
+    bench.start(failing("memory"), WorkerLimits(memory=100 * MIB))
     end = bench.end()
     assert end.why == "out of memory"
     assert end.how.startswith("used ") and end.how.endswith("MiB of memory, more than the limit of 100 MiB")
@@ -214,7 +214,7 @@ def test_words_of_the_fuzzer(bench: Bench, patient: FuzzTest) -> None:
 
 def test_a_paused_worker_does_not_hang(bench: Bench, patient: FuzzTest) -> None:
     """While another has the turn, the worker is paused, however long; then it goes on."""
-    bench.start(patient, Limits(hang=0.75))
+    bench.start(patient, WorkerLimits(hang=0.75))
     bench.wait_for_runs()
     pid = bench.pid()
     assert bench.turns.take()
@@ -322,7 +322,7 @@ def test_silence(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     os.write(2, b"ready")
     while True: time.sleep(1000)
     """
-    bench.start(fake(bench.folder, code), Limits(hang=4.0))
+    bench.start(fake(bench.folder, code), WorkerLimits(hang=4.0))
     eventually(lambda: bench.worker._stderr.text == "readyno!", "it is not asked where it is")
     bench.worker.end()
     end = bench.end()
@@ -377,6 +377,6 @@ def test_flood_of_words(bench: Bench) -> None:
 def test_words_without_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that never falls silent is looked at all the same."""
     monkeypatch.setattr("fuzzserver.fuzz.worker.STACK_WAIT", 0.5)
-    bench.start(fake(bench.folder, "while True: os.write(2, b'x' * 10000)"), Limits(hang=0.5))
+    bench.start(fake(bench.folder, "while True: os.write(2, b'x' * 10000)"), WorkerLimits(hang=0.5))
     assert bench.end().why == "hang"
     assert bench.looks > 0

@@ -17,7 +17,7 @@ from fuzzserver.fuzz.target import FuzzTarget
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.test_run import MAX_DEATHS, FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
-from fuzzserver.fuzz.worker import MIB, FuzzTest, Limits, WorkerEnd
+from fuzzserver.fuzz.worker import MIB, FuzzTest, WorkerEnd, WorkerLimits
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
 from tests.support_native import coverage_bytes
@@ -73,7 +73,7 @@ class Session:
             cache,
             self.folder,
             1,
-            Limits(**limits),  # type: ignore[arg-type]
+            WorkerLimits(**limits),  # type: ignore[arg-type]
             self.turns,
             Corpus(cache / "f" / name, "main.zig", name),
             None,

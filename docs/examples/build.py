@@ -20,12 +20,11 @@ from fuzzserver import (
     FuzzProject,
     FuzzServerError,
     FuzzSession,
-    Judged,
     StatusEvent,
     WebServer,
     find_zig,
     judge,
-    text_of,
+    report_bytes,
     write_report,
 )
 
@@ -62,9 +61,9 @@ def fuzz(seconds: float, tests: tuple[str, ...]) -> int:
         web_server.settle(60)
         report = web_server.report(outcome.findings, outcome.seconds)
     OUT.mkdir(exist_ok=True)
-    write_report(OUT / "coverage.info", text_of("lcov", report))
-    write_report(OUT / "fuzz.xml", text_of("junit", report))
-    verdict = judge(Judged(report, outcome.failing, outcome.build_failed, outcome.not_fuzzed, outcome.ending))
+    write_report(OUT / "coverage.info", report_bytes("lcov", report))
+    write_report(OUT / "fuzz.xml", report_bytes("junit", report))
+    verdict = judge(outcome.judged(report))
     print(f"{verdict.name} after {outcome.seconds:.0f} s; reports are in {OUT}")
     return verdict.exit_code
 

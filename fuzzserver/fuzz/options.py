@@ -9,7 +9,7 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import Msg
 from fuzzserver.findings import ALL_CATEGORIES, Category, FindingStore
 from fuzzserver.fuzz.budget import NO_BUDGET, Budget
-from fuzzserver.fuzz.worker import Limits
+from fuzzserver.fuzz.worker import WorkerLimits
 from fuzzserver.logbook import Level
 from fuzzserver.status import Progress, TargetStatus
 from fuzzserver.step import FuzzRunStep
@@ -25,7 +25,7 @@ class FuzzOptions:
     """Workers that run at once; one for each core by default."""
     tests: tuple[str, ...] = ()
     """Patterns of test names; all tests if there are none."""
-    limits: Limits = field(default_factory=Limits)
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
     corpus: Path | None = None
     """The user's folder of inputs."""
     watch: bool = False

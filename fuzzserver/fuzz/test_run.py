@@ -16,7 +16,7 @@ from fuzzserver.coverage.queue import Msg
 from fuzzserver.errors import FuzzServerError, InputError
 from fuzzserver.fuzz.failure import Failure, FuzzerFault, Killed, failure_of
 from fuzzserver.fuzz.turns import Turn, Turns
-from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, Limits, WorkerEnd
+from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, WorkerEnd, WorkerLimits
 from fuzzserver.logbook import Level
 from fuzzserver.status import TestStatus
 from fuzzserver.zig.process import ChildGroup
@@ -54,7 +54,7 @@ class FuzzTestRun:
     """Its own cache folder."""
     cwd: Path
     seed: int
-    limits: Limits
+    limits: WorkerLimits
     turns: Turns
     corpus: Corpus
     shared: SharedCorpus | None

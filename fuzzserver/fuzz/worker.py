@@ -26,7 +26,7 @@ from fuzzserver.wire.messages import ClientTag, Message, MessageReader, ServerTa
 from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild, describe_exit
 from fuzzserver.zig.test_runner import test_runner_argv
 
-__all__ = ["FuzzTest", "FuzzWorker", "Limits", "WorkerEnd"]
+__all__ = ["FuzzTest", "FuzzWorker", "WorkerEnd", "WorkerLimits"]
 
 MAX_STDERR = 256 * 1024
 """How much of what a worker writes is kept, in bytes."""
@@ -59,7 +59,7 @@ class FuzzTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkerLimits:
     """What a worker may use."""
 
     hang: float = 60.0
@@ -98,7 +98,7 @@ class FuzzWorker:
     """Its own cache folder."""
     cwd: Path
     seed: int
-    limits: Limits
+    limits: WorkerLimits
     turn: Turn
     """Held when ``run`` is called, and given up now and then in favour of others."""
     post: Callable[[Msg], None]

@@ -18,7 +18,7 @@ from fuzzserver.report.markdown import markdown_text
 from fuzzserver.report.model import Report
 from fuzzserver.report.sarif import sarif_text
 
-__all__ = ["FORMATS", "HTML", "Format", "write_report"]
+__all__ = ["FORMATS", "HTML", "Format", "report_bytes", "write_report"]
 
 HTML = "html"
 """The page itself with its data inside. Who serves the page makes it; it is none of the texts below."""
@@ -73,7 +73,7 @@ def write_report(path: Path, data: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
-def text_of(name: str, report: Report) -> bytes:
+def report_bytes(name: str, report: Report) -> bytes:
     """The report in one of ``FORMATS``."""
     if name not in FORMATS:
         raise InputError(f"there is no format '{name}': choose {', '.join(FORMATS)} or {HTML}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.report.collect import collect_findings, collect_target
-from fuzzserver.report.formats import FORMATS, HTML, text_of
+from fuzzserver.report.formats import FORMATS, HTML, report_bytes
 from fuzzserver.report.json_form import finding_json
 from fuzzserver.report.model import TargetReport
 from fuzzserver.status import TargetStatus
@@ -183,7 +183,7 @@ def _corpora(site: Site) -> Answer:
 
 
 def _report(site: Site) -> Heavy:
-    return Heavy(lambda: Answer("application/json", text_of("json", site.report())))
+    return Heavy(lambda: Answer("application/json", report_bytes("json", site.report())))
 
 
 def _report_file(site: Site, name: str) -> Heavy:
@@ -192,7 +192,7 @@ def _report_file(site: Site, name: str) -> Heavy:
     if name not in FORMATS:
         raise _Unknown(f"there is no such format: {', '.join(FILE_NAMES)}")
     content_type = FORMATS[name].content_type
-    return Heavy(lambda: _download(name, content_type, text_of(name, site.report())))
+    return Heavy(lambda: _download(name, content_type, report_bytes(name, site.report())))
 
 
 def _download(name: str, content_type: str, content: bytes) -> Answer:

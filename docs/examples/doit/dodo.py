@@ -19,11 +19,10 @@ from fuzzserver import (
     FuzzProject,
     FuzzServerError,
     FuzzSession,
-    Judged,
     Observer,
     find_zig,
     judge,
-    text_of,
+    report_bytes,
     write_report,
 )
 
@@ -79,8 +78,8 @@ def fuzz(name: str) -> bool:
         print(error)
         return False
     for ending, form in REPORTS.items():
-        write_report(Path(f"{name}{ending}"), text_of(form, report))
-    verdict = judge(Judged(report, outcome.failing, outcome.build_failed, outcome.not_fuzzed, outcome.ending))
+        write_report(Path(f"{name}{ending}"), report_bytes(form, report))
+    verdict = judge(outcome.judged(report))
     for reason in verdict.reasons:
         print(reason)
     return verdict.exit_code == 0
