@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-__all__ = ["open_regular", "read_regular", "remove_oldest"]
+__all__ = ["append_regular", "open_regular", "read_regular", "remove_oldest"]
 
 
 def open_regular(path: Path | str, flags: int = 0) -> int:
@@ -21,6 +21,15 @@ def open_regular(path: Path | str, flags: int = 0) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return fd
+
+
+def append_regular(path: Path | str, data: bytes) -> None:
+    """Write at the end of a file, which is made if it is not there; OSError if it is no regular file."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    with os.fdopen(fd, "ab") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        file.write(data)
 
 
 def read_regular(path: Path | str, limit: int, flags: int = 0) -> bytes:

@@ -1,17 +1,13 @@
 """``report``, and what ``--report`` writes at the end of other subcommands."""
 
 import argparse
-import json
 import logging
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from fuzzserver import paths
 from fuzzserver.console import printable
@@ -20,13 +16,15 @@ from fuzzserver.coverage.zig_cache import Pair, ZigCache, find_cache
 from fuzzserver.environment import cache_dir_of, coverage_id_of_file, zig_of
 from fuzzserver.errors import FuzzServerError, InputError
 from fuzzserver.exit_code import ExitCode
+from fuzzserver.files import append_regular
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.fuzz.attach import Attacher
 from fuzzserver.observer import Observer
+from fuzzserver.remote import RemoteServer
 from fuzzserver.report.compare import Comparison, compare
 from fuzzserver.report.compare_forms import comparison_lines, comparison_markdown
 from fuzzserver.report.formats import HTML, report_bytes, write_report
-from fuzzserver.report.json_form import read_report, report_from_json
+from fuzzserver.report.json_form import parse_report, read_report
 from fuzzserver.report.model import Report
 from fuzzserver.report.path_rules import PathRules
 from fuzzserver.signals import take_time
@@ -47,9 +45,6 @@ SETTLE = 300.0
 LONGEST_END = 600.0
 """Seconds in which reports are written after a signal."""
 
-MAX_ANSWER = 1 << 30
-"""Bytes that a server may answer."""
-
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 """Names the file that GitHub Actions shows with the job."""
 
@@ -63,8 +58,12 @@ def check_report_options(args: argparse.Namespace) -> None:
     for _, path in args.report:
         if str(path) != "-" and path.is_dir():
             raise InputError(f"cannot write a report to '{path}', which is a folder")
-    if sum(str(path) == "-" for _, path in args.report) > 1:
-        raise InputError("only one report can be written to stdout")
+    paths = [path if str(path) == "-" else path.resolve() for _, path in args.report]
+    for path in paths:
+        if paths.count(path) > 1 and (str(path) == "-" or not path.exists() or path.is_file()):
+            raise InputError(f"two reports cannot be written to '{path}'")
+        if args.baseline is not None and path == args.baseline.resolve():
+            raise InputError(f"a report to '{path}' would replace the baseline")
 
 
 def settled_report(
@@ -146,8 +145,7 @@ def _write_reports(
     summary = os.environ.get(SUMMARY_VARIABLE)
     if summary:
         try:
-            with Path(summary).open("ab") as file:  # Other steps write there, too.
-                file.write(report_bytes("markdown", whole) + _comparison_part(comparison))
+            append_regular(summary, report_bytes("markdown", whole) + _comparison_part(comparison))
         except OSError as error:
             log.warning("cannot add to the summary '%s': %s", summary, error.strerror)
     if errors:
@@ -271,28 +269,9 @@ def _post_session(observer: Observer, cache: Path, pairs: list[Pair]) -> None:
 
 def _report_of_server(args: argparse.Namespace) -> int:
     """Fetch the report of a server, and its page."""
+    server = RemoteServer(args.url)
     try:
-        whole = report_from_json(json.loads(_fetch(args.url, "api/1/report")))
-    except ValueError as error:
-        raise InputError(f"what '{args.url}' answers is no report: {error}") from error
-    return conclude(args, _judged(args, whole), lambda: _fetch(args.url, "report/html"))
-
-
-def _fetch(url: str, path: str) -> bytes:
-    """What the server answers to a path. InputError says what went wrong."""
-    parts = urlsplit(url)
-    token = parse_qs(parts.query).get("token", [""])[0]
-    address = parts._replace(path=f"{parts.path.rstrip('/')}/{path}", query="", fragment="").geturl()
-    try:
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("give it as it was printed, such as http://127.0.0.1:8000/")
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(address, headers=headers)
-        with urllib.request.urlopen(request, timeout=SETTLE) as response:
-            data: bytes = response.read(MAX_ANSWER)
-            return data
-    except urllib.error.HTTPError as error:
-        text = error.read(1000).decode(errors="replace").strip()
-        raise InputError(f"'{address}' answers {error.code}: {text}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot get '{address}': {getattr(error, 'reason', None) or error}") from error
+        whole = parse_report(server.get("api/1/report"))
+    except InputError as error:
+        raise InputError(f"no report of '{server.address}': {error}") from error
+    return conclude(args, _judged(args, whole), lambda: server.get("report/html"))

@@ -130,7 +130,8 @@ class TestReport:
         [
             (["--report", "pdf=x"], "there is no report format 'pdf': choose one of lcov, cobertura,"),
             (["--report", "json"], "'json' names no file: give json=PATH, or json=- for stdout"),
-            (["--report", "json=-", "--report", "lcov=-"], "only one report can be written to stdout"),
+            (["--report", "json=-", "--report", "lcov=-"], "two reports cannot be written to '-'"),
+            (["--report", "json=x", "--report", "lcov=./x"], "two reports cannot be written to"),
             (["--report", "json=."], "cannot write a report to '.', which is a folder"),
             (["--executable", "/bin/true", "--coverage", "empty"], "is empty: no fuzzer has written it yet"),
             (["--fail-on-regression"], "--fail-on-regression needs something to compare with"),
@@ -138,7 +139,7 @@ class TestReport:
             (["--fail-under", "101%"], "'101%' is no share: give a number from 0 to 100"),
             (["--fail-on", "crash,bug"], "'bug' is no kind of finding: give some of crash, hang, oom"),
             (["--executable", "a"], "--executable EXE and --coverage FILE belong together"),
-            (["--url", "ftp://x/"], "give it as it was printed, such as http://127.0.0.1:8000/"),
+            (["--url", "ftp://x/"], "--url takes the address of a server as it was printed"),
             (["--url", "http://127.0.0.1:1/"], "cannot get 'http://127.0.0.1:1/api/1/report': "),
             (["--url", "http://x/", "folder"], "give one of CACHE_DIR, --url, and --executable"),
             (["nowhere"], "cache folder 'nowhere' does not exist"),

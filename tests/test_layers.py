@@ -16,7 +16,7 @@ LAYERS = (
     ("wire", "paths", "findings"),
     ("step", "corpus"),
     ("zig", "coverage"),
-    ("report", "events"),
+    ("report", "events", "remote"),
     ("observer",),
     ("fuzz", "web"),
     ("webserver", "verdict"),

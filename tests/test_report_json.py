@@ -383,7 +383,7 @@ def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """No file, a folder, and one that is too large."""
     with pytest.raises(InputError, match="No such file"):
         read_report(tmp_path / "none")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="not a regular file"):
         read_report(tmp_path)
     path = tmp_path / "report.json"
     path.write_bytes(report_bytes("json", sample_report()))

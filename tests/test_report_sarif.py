@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from fuzzserver.findings import Finding
-from fuzzserver.report.formats import text_of
+from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.model import FindingReport, Report, Verdict
 from fuzzserver.report.path_rules import PathRules
 from tests.support_report import MAIN, ODD, sample_findings, sample_report, sample_target
@@ -40,7 +40,7 @@ src/parse:r%.zig:21:9: 0x10f4b22 in main.parse(u8,"a in (b)") (test)
 
 def read(report: Report) -> dict[str, Any]:
     """The only run, of a file that fits the schema."""
-    log = json.loads(text_of("sarif", report))
+    log = json.loads(report_bytes("sarif", report))
     VALIDATOR.validate(log)
     assert log["$schema"] == SCHEMA["id"]
     (run,) = log["runs"]

@@ -1,7 +1,7 @@
 """The forms in which a report can be written."""
 
-import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fuzzserver.errors import InputError
-from fuzzserver.findings import write_whole
 from fuzzserver.report.cobertura import cobertura_text
 from fuzzserver.report.json_form import report_json
 from fuzzserver.report.junit import junit_text
@@ -64,13 +63,31 @@ FORMATS = {
 
 
 def write_report(path: Path, data: bytes) -> None:
-    """Write a report at once and whole; ``-`` is stdout. InputError if that fails."""
-    if str(path) != "-":
-        write_whole(path, data)
-        return
-    with contextlib.suppress(BrokenPipeError):  # Whoever reads it has enough.
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    """Write a report, a file at once and whole; ``-`` is stdout. InputError if that fails."""
+    try:
+        if str(path) == "-":
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        elif path.exists() and not path.is_file():
+            with path.open("wb") as stream:  # A pipe, or a device, which must stay what it is.
+                stream.write(data)
+        else:
+            _replace(path.resolve(), data)
+    except BrokenPipeError:
+        pass  # Whoever reads it has enough.
+    except OSError as error:
+        raise InputError(f"cannot write report '{path}': {error.strerror}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file under another name first, with the rights that any new file has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def report_bytes(name: str, report: Report) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fuzzserver.errors import InputError
+from fuzzserver.files import read_regular
 from fuzzserver.findings import Finding, input_note, zig_string_literal
 from fuzzserver.report.fields import Fields, real_number, whole_number
 from fuzzserver.report.model import (
@@ -30,6 +31,7 @@ __all__ = [
     "FORMAT",
     "VERSION",
     "finding_json",
+    "parse_report",
     "read_report",
     "report_from_json",
     "report_json",
@@ -184,18 +186,21 @@ def finding_json(each: FindingReport) -> dict[str, Any]:
 def read_report(path: Path) -> Report:
     """A report that was written as JSON. InputError says what is wrong with it."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
+        data = read_regular(path, MAX_FILE)
     except OSError as error:
         raise InputError(f"cannot read report '{path}': {error.strerror}") from error
-    if len(data) > MAX_FILE:
-        raise InputError(f"report '{path}' is too large: more than {MAX_FILE >> 20} MiB")
+    try:
+        return parse_report(data)
+    except InputError as error:
+        raise InputError(f"report '{path}' cannot be used: {error}") from error
+
+
+def parse_report(data: bytes) -> Report:
+    """A report as JSON. InputError if it is something else, or of a later version."""
     try:
         return report_from_json(json.loads(data, parse_constant=_refuse))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' is no report: {error}; --report json=PATH writes one") from error
-    except InputError as error:
-        raise InputError(f"report '{path}' cannot be used: {error}") from error
+        raise InputError(f"it is no report: {error}; --report json=PATH writes one") from error
 
 
 def _refuse(constant: str) -> NoReturn:
