@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at what changes without a word: counts of runs, coverage."""
 
+STOP_SECONDS = 2.0
+"""For subscribers to hear the last news. One may wait for what never comes, or for whoever stops us."""
+
 
 @dataclass(frozen=True, slots=True)
 class StatusEvent:
@@ -158,27 +161,41 @@ class Events:
     def stop(self) -> None:
         """Tell the last news and end the thread. A callback that calls this is told nothing more.
 
-        May be called twice.
+        One that is still at work after ``STOP_SECONDS`` is left to itself. May be called twice.
         """
         with self._condition:
             self._stopping = True
             if self.is_current_thread:
                 self._subscriptions.clear()
             self._condition.notify_all()
-        if self._thread is not None and not self.is_current_thread:
-            self._thread.join()
+            thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(STOP_SECONDS)
+        with self._condition:
+            self._subscriptions.clear()
+            calling, self._calling = self._calling, None
+            if calling is not None:
+                self._thread = None
+                self._condition.notify_all()
+        if calling is None:
+            thread.join()  # If it is there at all, it looks, and calls nobody any more.
+        else:
+            log.warning("subscriber %r is still at work and is not waited for", calling.callback)
 
     def _run(self) -> None:
         stopping = False
         while not stopping:
             stopping = self._wait()
+            with self._condition:
+                subscriptions = list(self._subscriptions)
+            if not subscriptions:  # What we look at may be closed already.
+                continue
             try:
                 events = self._look()
             except Exception:  # A fault of ours must not end the thread.
                 log.exception("cannot tell subscribers what is new")
                 continue
-            with self._condition:
-                subscriptions = list(self._subscriptions)
             for subscription in subscriptions:
                 self._tell(subscription, events)
 

@@ -7,7 +7,7 @@ observer all that goes on, and at the end what came of it.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -85,7 +85,17 @@ class Outcome:
     build_failed: bool
     """Whether a target could not be built."""
     not_fuzzed: tuple[TestStatus, ...]
-    """The tests that made no run."""
+    """The tests that made no run and broke nothing."""
+    session_runs: dict[str, int]
+    """Runs of this session, by the keys of targets."""
+
+    def completed(self, report: Report) -> Report:
+        """The session's report with what only the session knows: how many runs were its own."""
+        targets = (
+            replace(each, session_runs=self.session_runs.get(each.key, each.session_runs))
+            for each in report.targets
+        )
+        return replace(report, targets=tuple(targets))
 
     def judged(self, report: Report) -> Judged:
         """What a verdict goes by, with the session's report."""
@@ -187,6 +197,7 @@ class FuzzSession:
             tuple(driver.targets),
             driver.build_failed,
             tuple(driver.not_fuzzed),
+            driver.session_runs,
         )
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from fuzzserver import paths
 from fuzzserver.console import StatusLine, printable
 from fuzzserver.corpus import SharedCorpus
 from fuzzserver.environment import cache_dir_of, serving, zig_of
-from fuzzserver.errors import InputError
+from fuzzserver.errors import CompileErrors, FuzzServerError, InputError, TestRunnerError, ZigError
 from fuzzserver.exit_code import ExitCode
 from fuzzserver.fuzz.budget import Budget
 from fuzzserver.fuzz.options import FuzzOptions
@@ -79,6 +79,7 @@ def _run(
     cache_dir = cache_dir_of(args)
     session = FuzzSession(project, options, observer, zig=zig, cache_dir=cache_dir)
     signalled: Signalled | None = None
+    failure: FuzzServerError | None = None
     patience = LAST_LOOK
     try:
         session.start()
@@ -88,6 +89,10 @@ def _run(
                 wait_for_signal()  # There is still something to look at.
     except Signalled as error:
         signalled, patience = error, LAST_LOOK_AT_SIGNAL
+    except (ZigError, TestRunnerError) as error:
+        failure = error
+        if not isinstance(error, CompileErrors):  # Those are in the log already.
+            log.error("%s", error)
     finally:
         try:
             outcome = session.finish(patience)
@@ -101,7 +106,10 @@ def _run(
         if not outcome.failing:
             raise signalled
         return ExitCode.FINDINGS  # Nobody waits for how much is covered.
-    judged = outcome.judged(settled_report(args, observer, outcome.findings, outcome.seconds))
+    report = settled_report(args, observer, outcome.findings, outcome.seconds)
+    judged = outcome.judged(outcome.completed(report))
+    if failure is not None:
+        judged = replace(judged, build_failed=True)
     if signalled is not None:
         judged = replace(judged, stopped=signalled.exit_code)
 
@@ -110,7 +118,12 @@ def _run(
             return observer.static_page()
         return static_page(observer, ZigCompileClient(zig, cache_dir))
 
-    return conclude(args, judged, page)
+    try:
+        return conclude(args, judged, page)
+    except Signalled:
+        if not outcome.failing:
+            raise
+        return ExitCode.FINDINGS  # That reports are missing then is no surprise.
 
 
 def _status_text(session: FuzzSession, observer: Observer) -> str:
@@ -138,7 +151,8 @@ def _tell(session: FuzzSession, outcome: Outcome) -> None:
             log.error("%s", error)
             data = b""
         print(printable(finding_text(finding, data)), file=sys.stderr)
-    summary = summary_text(outcome.targets, len(outcome.findings), outcome.seconds, outcome.not_fuzzed)
+    runs = sum(outcome.session_runs.values())
+    summary = summary_text(outcome.targets, len(outcome.findings), runs, outcome.seconds, outcome.not_fuzzed)
     print(printable(summary), file=sys.stderr)
 
 

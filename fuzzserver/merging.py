@@ -11,6 +11,7 @@ from fuzzserver.report.json_form import read_report
 from fuzzserver.report.merge import merge
 from fuzzserver.report.model import totals
 from fuzzserver.report.path_rules import PathRules
+from fuzzserver.report.words import count
 from fuzzserver.reporting import check_report_options, conclude
 from fuzzserver.verdict import Judged
 
@@ -27,8 +28,8 @@ def merge_reports(args: argparse.Namespace) -> int:
     # The names must be equal before files can be the same.
     whole = merge([rules.apply(read_report(path)) for path in args.reports])
     print(
-        f"{len(args.reports)} reports: {len(whole.targets)} targets, {totals(whole.targets).runs:,} runs, "
-        f"{len(whole.findings)} findings",
+        f"{count(len(args.reports), 'report')}: {count(len(whole.targets), 'target')}, "
+        f"{count(totals(whole.targets).runs, 'run')}, {count(len(whole.findings), 'finding')}",
         file=sys.stderr,
     )
     failing = [each.finding for each in whole.findings if each.finding.category in args.fail_on]

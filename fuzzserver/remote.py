@@ -63,7 +63,8 @@ class RemoteServer:
             text = error.read(MAX_TEXT).decode(errors="replace").strip()
             raise InputError(f"'{address}' answers {error.code}: {text}") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            why = getattr(error, "reason", None) or str(error) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
             raise InputError(f"cannot get '{address}': {why}") from error
 
 

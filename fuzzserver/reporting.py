@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fuzzserver import paths
 from fuzzserver.console import printable
+from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.zig_cache import Pair, ZigCache, find_cache
 from fuzzserver.environment import cache_dir_of, coverage_id_of_file, zig_of
@@ -56,14 +57,25 @@ def check_report_options(args: argparse.Namespace) -> None:
     if args.baseline is not None:
         read_report(args.baseline)
     for _, path in args.report:
-        if str(path) != "-" and path.is_dir():
-            raise InputError(f"cannot write a report to '{path}', which is a folder")
+        if str(path) != "-":
+            _check_report_path(path)
     paths = [path if str(path) == "-" else path.resolve() for _, path in args.report]
     for path in paths:
         if paths.count(path) > 1 and (str(path) == "-" or not path.exists() or path.is_file()):
             raise InputError(f"two reports cannot be written to '{path}'")
         if args.baseline is not None and path == args.baseline.resolve():
             raise InputError(f"a report to '{path}' would replace the baseline")
+
+
+def _check_report_path(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"cannot write a report to '{path}', which is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"cannot write a report to '{path}': Permission denied")
+    except OSError as error:
+        raise InputError(f"cannot write a report to '{path}': {error.strerror}") from error
 
 
 def settled_report(
@@ -87,7 +99,9 @@ def conclude(args: argparse.Namespace, judged: Judged, page: Callable[[], bytes]
     """
     rules = PathRules(tuple(args.strip_prefix), tuple(args.include), tuple(args.exclude))
     whole = rules.apply(judged.report)
-    comparison, problem = _compared(args, rules, whole)
+    if not any(len(target.points) for target in whole.targets):
+        _warn_of_rules(judged.report)
+    comparison, problems = _compared(args, rules, whole)
     verdict = judge(
         replace(
             judged,
@@ -102,25 +116,38 @@ def conclude(args: argparse.Namespace, judged: Judged, page: Callable[[], bytes]
         _say(coverage_text(whole))
     for line in () if comparison is None else comparison_lines(comparison):
         _say(line)
-    _write_reports(args, whole, comparison, page)
+    problems = [*problems, *_write_reports(args, whole, comparison, page)]
+    if verdict.exit_code == ExitCode.CLEAN and problems:
+        for each in problems[1:]:
+            log.error("%s", each)
+        raise problems[0]
+    for each in problems:
+        log.error("%s", each)
     _say(verdict_text(verdict))
-    if problem is not None:
-        if verdict.exit_code == ExitCode.CLEAN:
-            raise problem
-        log.error("%s", problem)
     return verdict.exit_code
 
 
 def _compared(
     args: argparse.Namespace, rules: PathRules, whole: Report
-) -> tuple[Comparison | None, InputError | None]:
+) -> tuple[Comparison | None, list[FuzzServerError]]:
     """What has changed since the baseline; or why that cannot be told, which must not cost the reports."""
     if args.baseline is None:
-        return None, None
+        return None, []
     try:
-        return compare(rules.apply(read_report(args.baseline)), whole), None
+        return compare(rules.apply(read_report(args.baseline)), whole), []
     except InputError as error:
-        return None, error
+        return None, [error]
+
+
+def _warn_of_rules(before: Report) -> None:
+    """Say so if nothing is left of all files."""
+    names = [file.name for target in before.targets for file in target.points.by_file]
+    if names:
+        log.warning(
+            "no source file is left by --include and --exclude: names are like '%s', and --strip-prefix "
+            "makes them shorter",
+            min(names, key=len),
+        )
 
 
 def _say(text: str) -> None:
@@ -129,8 +156,8 @@ def _say(text: str) -> None:
 
 def _write_reports(
     args: argparse.Namespace, whole: Report, comparison: Comparison | None, page: Callable[[], bytes]
-) -> None:
-    """All that can be written is; the first error comes then."""
+) -> list[FuzzServerError]:
+    """All that can be written is; returns why others are not."""
     errors: list[FuzzServerError] = []
     for name, path in args.report:
         try:
@@ -148,8 +175,7 @@ def _write_reports(
             append_regular(summary, report_bytes("markdown", whole) + _comparison_part(comparison))
         except OSError as error:
             log.warning("cannot add to the summary '%s': %s", summary, error.strerror)
-    if errors:
-        raise errors[0]
+    return errors
 
 
 def _comparison_part(comparison: Comparison | None) -> bytes:
@@ -184,9 +210,9 @@ def report(args: argparse.Namespace) -> int:
     with _followed(args) as observer:
         if not observer.settle(SETTLE):
             raise InputError(f"the debug info could not be read within {SETTLE:g} s")
-        if observer.problems:
-            raise InputError(observer.problems[0])
         whole = replace(observer.report(), seconds=None)  # Nobody knows when it was fuzzed.
+        if observer.problems and not any(len(target.points) for target in whole.targets):
+            raise InputError(observer.problems[0])
         if not whole.targets and not whole.findings:
             raise InputError("there is nothing to report: no fuzzer has written a coverage file there")
 
@@ -228,6 +254,7 @@ def _post_files(args: argparse.Namespace, observer: Observer) -> None:
             coverage_file=path.absolute(),
             tables_dir=cache_dir_of(args) / "tables",
         )
+        check_inputs(step, coverage_id)
         observer.add_step(step)
         observer.post(CoverageMsg(coverage_id, step))
 

@@ -42,8 +42,11 @@ __all__ = ["smoke"]
 LIMIT = 55.0
 """Seconds for all checks. Stopping takes three more at most."""
 
-LONGEST = 59.0
+LONGEST = 58.0
 """Seconds after which it ends whatever happens."""
+
+LAST_END = 1.0
+"""Seconds for what was started to end then. What is left of it, watchdogs end as soon as we are gone."""
 
 POLL = 0.1
 """Seconds between two looks at what nobody tells."""
@@ -71,7 +74,8 @@ def smoke(args: argparse.Namespace) -> int:
     guard.start()
     try:
         with tempfile.TemporaryDirectory(prefix="fuzzserver-smoke-", ignore_cleanup_errors=True) as folder:
-            _check_all(args, checks, Path(folder))
+            checks.folder = Path(folder)
+            _check_all(args, checks, checks.folder)
     except Failed:
         pass  # It was told, and without it the rest cannot be tried.
     except FuzzServerError:
@@ -85,9 +89,18 @@ def smoke(args: argparse.Namespace) -> int:
 
 def _give_up(checks: "_Checks") -> None:
     """*Runs on* a thread of its own: whatever the others wait for."""
-    checks.failed.append("the end")
-    checks.say_verdict()
-    os._exit(ExitCode.FINDINGS)
+    with checks.speaking:  # For good: the main thread may go on now, and has nothing more to say.
+        enders = [threading.Thread(target=end, daemon=True) for end in checks.ends]
+        for thread in enders:
+            thread.start()
+        deadline = time.monotonic() + LAST_END
+        for thread in enders:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if checks.folder is not None:
+            shutil.rmtree(checks.folder, ignore_errors=True)
+        checks.failed.append("the end")
+        checks.say_verdict()
+        os._exit(ExitCode.FINDINGS)
 
 
 class _Checks:
@@ -96,6 +109,12 @@ class _Checks:
     def __init__(self) -> None:
         self.deadline = Deadline(LIMIT)
         self.failed: list[str] = []
+        self.folder: Path | None = None
+        """Where temporary files are."""
+        self.ends: tuple[Callable[[], None], ...] = ()
+        """End what was started."""
+        self.speaking = threading.RLock()
+        """Held by who prints."""
         self._begun = time.monotonic()
         self._passed = 0
 
@@ -106,10 +125,10 @@ class _Checks:
             result = check()
         except Exception as error:
             self.failed.append(name)
-            _say("FAIL", begun, name, error if str(error) else repr(error))
+            self._say("FAIL", begun, name, error if str(error) else repr(error))
             raise
         self._passed += 1
-        _say("ok", begun, name, note(result))
+        self._say("ok", begun, name, note(result))
         return result
 
     def run(self, name: str, check: Callable[[], object]) -> None:
@@ -125,13 +144,16 @@ class _Checks:
         if self.failed:
             names = ", ".join(self.failed)
             verdict = f"smoke: {len(self.failed)} of {count} checks failed in {seconds:.1f} s: {names}"
-        print(verdict, flush=True)
+        self._print(verdict)
 
+    def _say(self, verdict: str, begun: float, name: str, note: object) -> None:
+        milliseconds = (time.monotonic() - begun) * 1000
+        first, *_ = printable(str(note)).splitlines() or [""]
+        self._print(f"{verdict:4} {milliseconds:7,.0f} ms  {name}  {first}".rstrip())
 
-def _say(verdict: str, begun: float, name: str, note: object) -> None:
-    milliseconds = (time.monotonic() - begun) * 1000
-    first, *_ = printable(str(note)).splitlines() or [""]
-    print(f"{verdict:4} {milliseconds:7,.0f} ms  {name}  {first}".rstrip(), flush=True)
+    def _print(self, line: str) -> None:
+        with self.speaking:
+            print(line, flush=True)
 
 
 # ------------------------------------------------------------ the server and the session
@@ -150,8 +172,9 @@ def _check_all(args: argparse.Namespace, checks: _Checks, folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         project = _project(args, cache_dir / "smoke")
         session = FuzzSession(project, options, server, zig=zig, cache_dir=cache_dir)
-        stack.callback(server.stop)
-        stack.callback(session.stop)
+        checks.ends = server.stop, session.stop
+        for end in checks.ends:
+            stack.callback(end)
         checks.need("server", server.start, lambda _: f"listens at {server.url}")
         client = Client(server.port, checks.deadline)
         # Beside the build, for each of them takes its time.

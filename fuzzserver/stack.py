@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 __all__ = ["Frame", "frame_of", "frame_of_place", "with_paths"]
 
+MAX_LINE = 4096 + 1024
+"""Characters of a frame: of a path, and of the rest. Longer lines, which a hostile test can print, are not read."""
+
 _PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9}):(?P<column>\d{1,9})"
-_FRAME = re.compile(_PLACE + r": 0x[0-9a-f]+ in (?P<function>.+) \([^()]*\)")
-_ONLY_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
+# The place is atomic: if no function follows the first that fits, none follows a later one, and nothing is tried
+# twice.
+_FRAME = re.compile(rf"(?>{_PLACE}: 0x[0-9a-f]+ in )(?P<function>.+) \([^()]*\)")
+_ONLYMAX_LINE = 4096 + 1024
+"""Characters of a frame: of a path, and of the rest. Longer lines, which a hostile test can print, are not read."""
+
+_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,7 @@ class Frame:
 
 def frame_of(line: str) -> Frame | None:
     """The frame that a line tells of; None if it tells of none, or of one whose place is unknown."""
-    match = _FRAME.fullmatch(line)
+    match = _match(line)
     return match and Frame(match["path"], int(match["line"]), int(match["column"]), match["function"])
 
 
@@ -33,10 +41,14 @@ def frame_of_place(place: str) -> Frame | None:
     return match and Frame(match["path"], int(match["line"]), int(match["column"]), "")
 
 
+def _match(line: str) -> re.Match[str] | None:
+    return _FRAME.fullmatch(line) if len(line) <= MAX_LINE else None
+
+
 def with_paths(stack: str, path: Callable[[str], str]) -> str:
     """The same trace with other paths: ``path`` is called with each that is in it."""
     lines = stack.split("\n")
     for index, line in enumerate(lines):
-        if match := _FRAME.fullmatch(line):
+        if match := _match(line):
             lines[index] = path(match["path"]) + line[match.end("path") :]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from fuzzserver.findings import Finding, input_note, zig_string_literal
 from fuzzserver.fuzz.budget import Ending
 from fuzzserver.report.compare import Comparison
 from fuzzserver.report.model import Report, Verdict, totals
+from fuzzserver.report.words import count
 from fuzzserver.status import TargetStatus, TestStatus
 
 __all__ = ["Judged", "coverage_text", "duration", "finding_text", "judge", "summary_text", "verdict_text"]
@@ -83,8 +84,8 @@ def coverage_text(report: Report) -> str:
     """How much is covered, of what the report tells of."""
     sums = totals(report.targets)
     return (
-        f"{sums.percent:.1f} % covered: {sums.covered:,} of {_count(sums.points, 'point')}, "
-        f"{sums.lines_covered:,} of {_count(sums.lines, 'line')}"
+        f"{sums.percent:.1f} % covered: {sums.covered:,} of {count(sums.points, 'point')}, "
+        f"{sums.lines_covered:,} of {count(sums.lines, 'line')}"
     )
 
 
@@ -93,8 +94,8 @@ def finding_text(finding: Finding, data: bytes) -> str:
     lines = [
         f"finding {finding.id}: {finding.kind}: {finding.message}",
         f"  test      {finding.test} ({finding.target})",
-        f"  found     {_count(finding.count, 'time')}, first after {finding.n_runs:,} runs",
-        f"  input     {_count(len(data), 'byte')}: {_input(data)}",
+        f"  found     {count(finding.count, 'time')}, first after {finding.n_runs:,} runs",
+        f"  input     {count(len(data), 'byte')}: {_input(data)}",
     ]
     if note := input_note(finding):
         lines.append(f"            {note}")
@@ -118,18 +119,21 @@ MAX_INPUT = 200
 def _input(data: bytes) -> str:
     shown = data.rstrip(b"\0")[:MAX_INPUT] if len(data) > MAX_INPUT else data
     left = len(data) - len(shown)
-    return zig_string_literal(shown) + (f" and {_count(left, 'byte')} more" if left else "")
+    return zig_string_literal(shown) + (f" and {count(left, 'byte')} more" if left else "")
 
 
 def summary_text(
-    targets: Sequence[TargetStatus], n_findings: int, seconds: float, not_fuzzed: Sequence[TestStatus]
+    targets: Sequence[TargetStatus],
+    n_findings: int,
+    runs: int,
+    seconds: float,
+    not_fuzzed: Sequence[TestStatus],
 ) -> str:
     """One line, then one for each executable and each test that was not fuzzed."""
     tests = [test for target in targets for test in target.tests]
-    runs = sum(test.n_runs or 0 for test in tests)
     lines = [
-        f"{_count(n_findings, 'finding')} in {duration(seconds)}; {_count(runs, 'run')} in all of "
-        f"{_count(len(tests), 'fuzz test')} in {_count(len(targets), 'executable')}"
+        f"{count(n_findings, 'finding')} in {duration(seconds)}; {count(runs, 'run')} in all of "
+        f"{count(len(tests), 'fuzz test')} in {count(len(targets), 'executable')}"
     ]
     for target in targets:
         if target.state in ("failed", "never started") and not target.tests:
@@ -147,7 +151,3 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

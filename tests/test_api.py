@@ -5,8 +5,9 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fuzzserver.report.json_form import report_from_json
 from fuzzserver.report.model import Report
 from fuzzserver.status import TargetStatus, TestStatus
 from fuzzserver.version import __version__
+from fuzzserver.web import server as http_server
 from fuzzserver.web.api import FILE_NAMES, ROUTES
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.installation import Zig
@@ -308,7 +310,7 @@ def test_others_go_on_while_a_report_is_made(web_server: WebServer, tmp_path: Pa
     """To be measured with a million points; here, that no request waits for the lock of reports."""
     server = web_server._http_server
     assert server is not None
-    with server.routes._making:
+    with server.routes._condition:
         waiting = threading.Thread(target=request, args=(web_server.port, "/api/1/report"))
         waiting.start()
         eventually(lambda: server.reports.taken == 1, "nobody waits")
@@ -319,3 +321,33 @@ def test_others_go_on_while_a_report_is_made(web_server: WebServer, tmp_path: Pa
         assert waiting.is_alive()
     waiting.join(WAIT)
     assert not waiting.is_alive()
+
+
+def test_no_report_is_begun_after_the_stop(
+    zig: Zig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None
+) -> None:
+    """The one that is being made is made to its end, and nobody stays to wait for his."""
+    monkeypatch.setattr(http_server, "STOP_SECONDS", 0.1)
+
+    def serving() -> int:
+        return sum(thread.name.startswith("http-") for thread in threading.enumerate())
+
+    def ask() -> None:
+        with suppress(OSError, HTTPException):
+            request(server.port, "/report/lcov")
+
+    with (
+        WebServer(zig=zig, cache_dir=tmp_path) as server,
+        made_slowly(monkeypatch) as (let_go, begun),
+    ):
+        http = server._http_server
+        assert http is not None
+        for _ in range(3):
+            threading.Thread(target=ask).start()
+        eventually(lambda: http.reports.taken == 3 and begun, "three do not wait")
+        server.stop()
+        eventually(lambda: serving() <= 1, "some wait for a report that nobody will make")
+        assert serving() == 1
+        let_go.set()
+        eventually(lambda: serving() == 0, "the report is not made to its end")
+        assert begun == [1]

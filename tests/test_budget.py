@@ -60,7 +60,7 @@ def test_without_a_budget_there_is_no_end() -> None:
     """Until no worker is left, which is none of ours to complain about."""
     tests = [Fuzzed("a"), Fuzzed("b", "crashed")]
     watch = BudgetWatch(NO_BUDGET, NO_BUDGET)
-    assert watch.seconds_left() is None
+    assert watch._seconds_left() is None
     assert looks(watch, tests) == (100, None)
     tests[0].state, tests[1].state = "failed", "stopped"
     assert watch.look(tests) == Ending("All fuzz workers have ended.", met=True)
@@ -70,7 +70,7 @@ def test_time() -> None:
     """It is over after so many seconds, and that is what was asked for."""
     watch = BudgetWatch(Budget(time=10.0), NO_BUDGET)
     assert looks(watch, [Fuzzed("a")]) == (10, Ending("The time of 10 s is over.", met=True))
-    assert watch.seconds_left() == 0.0
+    assert watch._seconds_left() == 0.0
 
 
 def test_workers_that_end_before_the_time_is_over() -> None:

@@ -14,11 +14,18 @@ import pytest
 from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.json_form import read_report
 from fuzzserver.report.model import totals
-from tests.projects import FuzzedPair
+from tests.projects import FuzzedPair, write_project
 from tests.support_time import eventually
-from tests.support_zig_cli import run_cli, running
+from tests.support_zig_cli import errors, run_cli, running
+from tests.support_zig_sources import BROKEN, write
 
 ALL_FORMATS = ("lcov", "cobertura", "json", "junit", "sarif", "markdown", "html")
+
+
+@pytest.fixture(scope="module")
+def own_root(work: Path) -> Path:
+    """A project that nobody else fuzzes meanwhile."""
+    return write_project(work / "cli-reports")
 
 
 def pair_args(pair: FuzzedPair) -> list[object]:
@@ -159,10 +166,10 @@ class TestReport:
 class TestRun:
     """``run`` with budgets."""
 
-    def test_clean(self, project_root: Path, zig_cache: Path, tmp_path: Path) -> None:
+    def test_clean(self, own_root: Path, zig_cache: Path, tmp_path: Path) -> None:
         """The time is kept; the report has what was done, and the cache has it for another."""
         done = run_cli(
-            tmp_path, "run", project_root, "--no-web", "--time", "1.5s", "--cache-dir", zig_cache,
+            tmp_path, "run", own_root, "--no-web", "--time", "1.5s", "--cache-dir", zig_cache,
             "--report", "json=r.json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -174,30 +181,61 @@ class TestRun:
         assert whole.verdict is not None and whole.verdict.exit_code == 0
         sums = totals(whole.targets)
         assert 0 < sums.covered < sums.points
-        again = run_cli(tmp_path, "report", project_root.parent.parent, "--report", "json=again.json")
+        again = run_cli(tmp_path, "report", own_root.parent.parent, "--report", "json=again.json")
         assert again.returncode == 0, again.stderr
         kept = next(
             each for each in read_report(tmp_path / "again.json").targets if each.points == target.points
         )
         assert {test.name for test in kept.tests} == {test.name for test in target.tests}
 
-    def test_goal_that_is_not_reached(self, project_root: Path, zig_cache: Path, tmp_path: Path) -> None:
+    def test_goal_that_is_not_reached(self, own_root: Path, zig_cache: Path, tmp_path: Path) -> None:
         """It ends in time, with a code of its own."""
         done = run_cli(
-            tmp_path, "run", project_root, "--no-web", "--time", "1s", "--runs", "1G",
+            tmp_path, "run", own_root, "--no-web", "--time", "1s", "--runs", "1G",
             "--cache-dir", zig_cache,
         )  # fmt: skip
         assert done.returncode == 5, done.stderr
         assert "of 1,000,000,000 runs were made" in done.stderr
         done = run_cli(
-            tmp_path, "run", project_root, "--no-web", "--runs-per-test", "20", "--cache-dir", zig_cache
+            tmp_path, "run", own_root, "--no-web", "--runs-per-test", "20", "--cache-dir", zig_cache
         )
         assert done.returncode == 0, done.stderr
 
 
-def test_report_of_a_server(project_root: Path, zig_cache: Path, tmp_path: Path) -> None:
+class TestRunThatFails:
+    """What is written when all is not well."""
+
+    def test_build(self, zig_cache: Path, tmp_path: Path) -> None:
+        """A build that fails has a verdict and reports, too: an old one must not stay for a new one."""
+        write(tmp_path, broken=BROKEN)
+        (tmp_path / "j.xml").write_text("old")
+        done = run_cli(
+            tmp_path, "run", "broken.zig", "--no-web", "--time", "1s", "--report", "junit=j.xml",
+            "--cache-dir", zig_cache,
+        )  # fmt: skip
+        assert done.returncode == 4, done.stderr
+        assert "verdict: build failed (exit code 4)" in done.stderr and "Traceback" not in done.stderr
+        assert 'errors="1"' in (tmp_path / "j.xml").read_text()
+
+    def test_report_that_cannot_be_written(self, debug_pair: FuzzedPair, tmp_path: Path) -> None:
+        """The others are written, each error is told, and the verdict counts for more."""
+        args = ("--report", "json=/dev/full", "--report", "lcov=r.info")
+        done = run_cli(tmp_path, *pair_args(debug_pair), *args)
+        assert done.returncode == 2
+        assert errors(done.stderr) == ["error: cannot write report '/dev/full': No space left on device"]
+        assert (tmp_path / "r.info").stat().st_size > 1000
+        below = run_cli(tmp_path, *pair_args(debug_pair), *args, "--fail-under", "100")
+        assert below.returncode == 6 and "cannot write report '/dev/full'" in below.stderr
+
+    def test_nothing_is_left_by_the_rules(self, debug_pair: FuzzedPair, tmp_path: Path) -> None:
+        """That is most often a mistake, and said."""
+        done = run_cli(tmp_path, *pair_args(debug_pair), "--include", "src/*")
+        assert "warning: no source file is left by --include and --exclude: names are like '/" in done.stderr
+
+
+def test_report_of_a_server(own_root: Path, zig_cache: Path, tmp_path: Path) -> None:
     """While it fuzzes: with its token, in its own forms and as its page; others get none."""
-    args = ("run", project_root, "--cache-dir", zig_cache, "--token", "--report", "json=end.json")
+    args = ("run", own_root, "--cache-dir", zig_cache, "--token", "--report", "json=end.json")
     with running(tmp_path, *args) as cli:
         url = cli.wait_for_line(r"listening at (\S+)")[1]
 

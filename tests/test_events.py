@@ -472,3 +472,52 @@ def test_before_the_start(nothing_left: None) -> None:
     observer.set_status("building", "x")
     heard.until_status("x")
     observer.stop()
+
+
+def test_a_callback_that_does_not_return(
+    nothing_left: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not waited for at the end, but named; it is told no more, and may still leave."""
+    monkeypatch.setattr(events, "STOP_SECONDS", 0.05)
+    calls = []
+    working, go_on = threading.Event(), threading.Event()
+
+    def block(event: Event) -> None:
+        calls.append(event)
+        working.set()
+        assert go_on.wait(WAIT)
+
+    observer = Observer()
+    observer.start()
+    observer.set_target(TARGET)
+    unsubscribe = observer.subscribe(block)
+    assert working.wait(WAIT)
+    (thread,) = event_threads()
+    observer.stop()
+    observer.stop()
+    unsubscribe()
+    (record,) = caplog.records
+    assert "subscriber <function" in record.message and "block" in record.message
+    assert record.message.endswith("is still at work and is not waited for")
+    go_on.set()
+    thread.join(WAIT)
+    assert (len(calls), thread.is_alive(), len(caplog.records)) == (1, False, 1)
+
+
+def test_callbacks_that_stop_each_other(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other, but not for ever."""
+    monkeypatch.setattr(events, "STOP_SECONDS", 0.05)
+    both_work = threading.Barrier(2)
+    ended = queue.SimpleQueue[Observer]()
+    observers = Observer(), Observer()
+
+    def stop(observer: Observer) -> None:
+        both_work.wait(WAIT)
+        observer.stop()
+        ended.put(observer)
+
+    for observer, other in (observers, observers[::-1]):
+        observer.start()
+        observer.subscribe(lambda event, other=other: stop(other))
+    assert {ended.get(timeout=WAIT), ended.get(timeout=WAIT)} == set(observers)
+    eventually(lambda: event_threads() == [], "they were told more")

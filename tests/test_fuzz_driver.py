@@ -239,6 +239,8 @@ def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
     alone = make(lively_command(work), tests=("fuzz at once",))
     alone.start(alone.build())
     assert alone.wait(WAIT) == Ending("All fuzz workers have ended.", met=True)
+    # It has made no run, but what it broke is what there is to say of it.
+    assert alone.failing and alone.not_fuzzed == []
     server.wait_for(lambda: server.statuses()[-1] == ("stopped", "All fuzz workers have ended."))
     assert server.target().state == "failed"
     assert "no worker is left" in caplog.messages

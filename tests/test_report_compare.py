@@ -1,8 +1,9 @@
 """What has changed between two reports, and what of it is a regression."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import SupportsIndex
 
 import pytest
 from hypothesis import given, settings
@@ -17,17 +18,38 @@ from fuzzserver.report.compare_forms import (
     comparison_lines,
     comparison_markdown,
 )
+from fuzzserver.report.markdown import MAX_SUMMARY
 from fuzzserver.report.model import Report
 from tests.support_report import APP_ROWS, MAIN, SHARED, Row, sample_report, sample_target
 
 A = "src/a.zig"
 B = "src/b.zig"
 
+SHOWN_BY_GITHUB = 1 << 20
+"""Bytes of a summary."""
+
 
 def report_of(*targets: Sequence[Row]) -> Report:
     """A report with executables that have these points."""
     made = (sample_target(f"t{number}", rows) for number, rows in enumerate(targets))
     return replace(sample_report(), targets=tuple(made), findings=())
+
+
+class CountingLines(tuple[int, ...]):
+    """Lines that count how often one of them was looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, place: SupportsIndex) -> int:  # type: ignore[override]
+        """One of them."""
+        self.looked_at += 1
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Iterator[int]:
+        """All of them, each of which counts."""
+        for line in super().__iter__():
+            self.looked_at += 1
+            yield line
 
 
 def function(name: str, covered: dict[int, int], file: str = A) -> list[Row]:
@@ -300,9 +322,9 @@ def test_markdown() -> None:
     after = function("a.f", {1: 0, 2: 1}, odd) + function("a.g", {5: 1}, odd)
     text = comparison_markdown(compared(before, after))
     assert "| points | 66.7 % of 3 | 66.7 % of 3 |" in text
-    assert "**1 line no longer covered**\n\n- ``src/`x`| y.zig:1 in a.f``\n" in text
-    assert "**1 line newly covered**\n\n- ``src/`x`| y.zig:2 in a.f``\n" in text
-    assert "| ``src/`x`\\| y.zig`` | 66.7 % of 3 | 66.7 % of 3 | 1 | 1 |" in text
+    assert "**1 line no longer covered**\n\n- `` src/`x`|\\ny.zig:1 in a.f ``\n" in text
+    assert "**1 line newly covered**\n\n- `` src/`x`|\\ny.zig:2 in a.f ``\n" in text
+    assert "| `` src/`x`∣\\ny.zig `` | 66.7 % of 3 | 66.7 % of 3 | 1 | 1 |" in text
 
 
 def test_long_markdown() -> None:
@@ -311,6 +333,32 @@ def test_long_markdown() -> None:
     text = comparison_markdown(compared(before, [(*row[:4], 0) for row in before]))
     assert text.count("| `src/") == MAX_ITEMS and text.endswith("and 3 more\n")
     assert "- and 3 more" in text
+
+
+def test_markdown_has_a_limit() -> None:
+    """However many lines and names differ, and whatever is in them, it fits beside the rest of a summary."""
+    name = "\U0001f41b`" * 500
+    lines = range(1, 4001)
+    before = [
+        (f"{number}{name}", line, 1, f"f{name}", line % 2)
+        for number in range(MAX_ITEMS + 1)
+        for line in lines
+    ]
+    text = comparison_markdown(compared(before, [(*row[:4], 1 - row[4]) for row in before]))
+    assert len(text.encode()) < SHOWN_BY_GITHUB - MAX_SUMMARY
+    assert "\u202e" not in comparison_markdown(
+        compared(function("a\u202e", {1: 1}), function("a\u202e", {1: 0}))
+    )
+
+
+def test_many_functions() -> None:
+    """The text of each function takes time for its own lines, not for those of the whole file."""
+    before = [row for number in range(4000) for row in function(f"a.f{number:04}", {number + 1: 1})]
+    (file,) = compared(before, [(*row[:4], 0) for row in before]).files
+    lines = CountingLines(file.lines)
+    places = replace(file, lines=lines).places(newly=False)
+    assert places[1234] == "src/a.zig:1235 in a.f1234" and len(places) == 4000
+    assert lines.looked_at < 4000 * 14
 
 
 def test_json() -> None:

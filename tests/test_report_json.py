@@ -21,7 +21,16 @@ from fuzzserver.observer import Observer
 from fuzzserver.report import json_form
 from fuzzserver.report.formats import FORMATS, report_bytes
 from fuzzserver.report.json_form import read_report, report_from_json
-from fuzzserver.report.model import FindingReport, HistoryPoint, Report, TestReport, Verdict
+from fuzzserver.report.merge import merge
+from fuzzserver.report.model import (
+    MAX_COUNT,
+    MAX_SECONDS,
+    FindingReport,
+    HistoryPoint,
+    Report,
+    TestReport,
+    Verdict,
+)
 from tests.projects import FuzzedPair
 from tests.support_any_report import TARGETS, report_of
 from tests.support_report import APP_ROWS, MAIN, sample_report, sample_target
@@ -40,9 +49,14 @@ WRONG = (
     False,
     -1,
     -2,
+    1 << 53,
+    (1 << 53) + 1,
     1 << 64,
     10**400,
     1.5,
+    1e15,
+    -1e15,
+    1.7e308,
     float("inf"),
     float("nan"),
     "",
@@ -55,11 +69,11 @@ WRONG = (
 """Values of all types; each field must refuse some of them."""
 
 TEXTS = st.binary(max_size=6).map(lambda data: data.decode("utf-8", "surrogateescape"))
-NUMBERS = st.integers(0, (1 << 64) - 1)
-TIMES = st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.integers(0, MAX_COUNT)
+TIMES = st.floats(-MAX_SECONDS, MAX_SECONDS)
 FINDINGS = st.builds(
     Finding,
-    id=TEXTS,
+    id=st.text("0123456789abcdef", min_size=1, max_size=64),
     kind=TEXTS,
     message=TEXTS,
     target=TEXTS,
@@ -87,7 +101,7 @@ REPORTS = st.builds(
                 id=maybe and texts[2],
                 executable=maybe,
                 zig_version=maybe,
-                runs=numbers[0] >> 2,
+                runs=numbers[0],
                 unique_runs=numbers[1],
                 tests=tuple(tests),
                 history=tuple(history),
@@ -275,9 +289,40 @@ def test_mutations() -> None:
                 holder(value, place)[place[-1]] = copy.deepcopy(mutant)
         if not refusal(value):
             taken += 1
+            report = report_from_json(value)
             for name in FORMATS:
-                report_bytes(name, report_from_json(value))
+                report_bytes(name, report)
     assert 10 < taken < 390
+
+
+def test_largest_numbers() -> None:
+    """Whatever number of a report is as large as it can be: all forms of it, and of two merged, can be made."""
+    numbers = [place for place in PLACES if type(holder(SMALL, place)[place[-1]]) in (int, float)]
+    taken = 0
+    for place in numbers:
+        for largest in (MAX_COUNT, MAX_SECONDS, -MAX_SECONDS):
+            value = copy.deepcopy(SMALL)
+            holder(value, place)[place[-1]] = largest
+            if place[-1] == "runs" and place[:-1] in ((), ("targets", 0)):
+                value["runs"] = value["targets"][0]["runs"] = largest
+            if refusal(value):
+                continue
+            taken += 1
+            report = report_from_json(value)
+            merged = merge([report, replace(report, time=0.0)])
+            VALIDATOR.validate(as_json(merged))
+            assert report_from_json(as_json(merged)).findings == merged.findings
+            for name in FORMATS:
+                report_bytes(name, report)
+    assert taken > 25
+
+
+@pytest.mark.parametrize("wrong", ["../../etc;rm -rf ~", "", "a" * 65, "A1", "a1\n", "$(id)"])
+def test_ids_of_findings(wrong: str) -> None:
+    """What people paste into a shell is an id, and nothing else."""
+    value = copy.deepcopy(SMALL)
+    value["findings"][0]["id"] = wrong
+    assert refusal(value) == "'findings[0].id' is no finding's id: 1 to 64 of 0-9 and a-f"
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], True])
@@ -296,7 +341,7 @@ def test_other_formats_and_versions() -> None:
 @pytest.mark.parametrize(
     ("place", "wrong", "said"),
     [
-        (("runs",), -1, "'{T}.runs' is no whole number from 0 to 2^64 - 1"),
+        (("runs",), -1, "'{T}.runs' is no whole number from 0 to 2^53"),
         (("points",), 3, "'{T}.points' is 3, but what it counts is 2"),
         (("covered",), 0, "'{T}.covered' is 0, but what it counts is 1"),
         (("files", 0, "points"), 7, "'{T}.files[0].points' is 7, but what it counts is 1"),
@@ -309,7 +354,7 @@ def test_other_formats_and_versions() -> None:
         ((*FIRST, 4), -2, "a location in '{T}.files' is in none of the functions"),
         ((*FIRST, 5), 2, "'covered' of a location in '{T}.files[0].locations' is neither 0 nor 1"),
         (FIRST, [1], "'{T}.files[0].locations[0]' is no list of 6 values"),
-        (("history", 0, 0), float("nan"), "'{T}.history[0]' is no number"),
+        (("history", 0, 0), float("nan"), "'{T}.history[0]' is no number from -10^15 to 10^15"),
         (("history", 0), [1.0, 2], "'{T}.history[0]' is no list of 4 values"),
     ],
 )

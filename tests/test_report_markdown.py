@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuzzserver.findings import Finding
 from fuzzserver.report.formats import report_bytes
-from fuzzserver.report.markdown import MAX_SUMMARY, markdown_text
+from fuzzserver.report.markdown import MAX_STACK, MAX_SUMMARY, markdown_text
 from fuzzserver.report.model import FindingReport, Report, TestReport, Verdict
 from fuzzserver.report.path_rules import PathRules
 from tests.support_report import sample_findings, sample_report, sample_target
@@ -248,6 +248,25 @@ def test_size_is_limited() -> None:
     assert match
     assert int(match[1]) + data.count(b"<details>") == len(many)
     assert data.count(b"<details>") == data.count(b"</details>")
+
+
+def test_a_long_stack_hides_no_other_finding() -> None:
+    """Of a stack of megabytes the beginning is shown, and how long it is; what comes after it is there."""
+    long = FindingReport(replace(PANIC.finding, stack="\n" + "x" * 2_000_000), b"")
+    text = markdown_text(replace(sample_report(), findings=(long, HANG)))
+    assert f"\n```text\n{'x' * MAX_STACK}\n```\n\nThe stack goes on: it has 2,000,000 characters." in text
+    assert HANG.finding.message in text
+    assert len(text) < 2 * MAX_STACK
+    fitting = FindingReport(replace(PANIC.finding, stack="x" * MAX_STACK + "\n"), b"")
+    assert "goes on" not in markdown_text(replace(sample_report(), findings=(fitting,)))
+
+
+def test_reasons_are_limited() -> None:
+    """Of thousands of reasons the first are shown, and all else of the report."""
+    verdict = Verdict(7, "regression", tuple(f"{number} {'x' * 500}" for number in range(9000)))
+    text = markdown_text(replace(sample_report(), verdict=verdict))
+    assert "\n- `99 xxx" in text and "\n- and 8,900 more\n\n" in text and "`100 xxx" not in text
+    assert "### Findings" in text
 
 
 def test_tables_are_limited() -> None:

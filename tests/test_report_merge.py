@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fuzzserver.report.compare import compare
 from fuzzserver.report.json_form import report_from_json, report_json
 from fuzzserver.report.merge import SEVERAL_BUILDS, merge
-from fuzzserver.report.model import Report, TargetReport, TestReport, totals
+from fuzzserver.report.model import MAX_COUNT, MAX_SECONDS, Report, TargetReport, TestReport, totals
 from fuzzserver.report.points import NOWHERE, Points
 from tests.support_report import APP_ROWS, LIB_ROWS, Row, points_of, sample_report, sample_target
 from tests.test_findings import FINDING
@@ -76,6 +76,24 @@ def test_times() -> None:
     assert (merged.time, merged.started, merged.seconds) == (90.0, 10.0, 42.5)
     unknown = merge([replace(each, started=None, seconds=None) for each in (one, two)])
     assert unknown.started is unknown.seconds is None
+
+
+def test_sums_have_a_limit() -> None:
+    """Of the largest numbers that reports may hold, the sum is one that a report may hold."""
+    tests = (TestReport("x", "stopped", runs=MAX_COUNT, restarts=MAX_COUNT),)
+    target = target_of(
+        rows_of([1]), runs=MAX_COUNT, session_runs=MAX_COUNT, unique_runs=MAX_COUNT, tests=tests
+    )
+    sample = sample_report().findings[0]
+    finding = replace(sample, finding=replace(sample.finding, count=MAX_COUNT))
+    other = replace(target, key="other", name="other", id=None)
+    report = replace(report_of(target, other), seconds=MAX_SECONDS, findings=(finding,))
+    merged = merge([report, report])
+    assert merged.seconds == MAX_SECONDS and merged.findings == (finding,)
+    for each in merged.targets:
+        assert each.runs == each.session_runs == each.unique_runs == MAX_COUNT
+        assert each.tests == tests
+    assert report_from_json(report_json(merged)) == merged
 
 
 # ----------------------------------------------------------------------- the same executable

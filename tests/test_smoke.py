@@ -34,6 +34,21 @@ routes.metrics = lambda *_: routes.Answer("text/plain", b"nonsense")
 gate.Gate.refusal = lambda *_: None
 """
 """A server with a wrong answer to one route, and without a gate."""
+STUCK = """
+import threading, time
+from pathlib import Path
+
+give_up = smoking._give_up
+
+def give_up_soon(checks):
+    while '["test"' not in Path("zig/calls.jsonl").read_text():
+        time.sleep(0.01)
+    give_up(checks)
+
+smoking.LONGEST, smoking._give_up = 1, give_up_soon
+smoking._built = lambda *_: threading.Event().wait()
+"""
+"""A main thread that waits for ever, and a time that is over as soon as something is compiled."""
 
 LINE = re.compile(r"(ok  |FAIL) +([\d,]+) ms  (.*)")
 
@@ -168,6 +183,16 @@ def test_compiler_that_never_ends(tmp_path: Path) -> None:
     assert time.monotonic() - begun < WAIT
     assert smoked.code == 4
     assert smoked.failed == ["build  the 2 s for all checks are over, and the build goes on"]
+    assert_gone([call["pid"] for call in calls(zig)])
+
+
+def test_what_never_ends(tmp_path: Path) -> None:
+    """Whatever it waits for, it ends, takes what it has started with it, and says so once."""
+    zig = fake_zig(tmp_path / "zig", compile="hang")
+    smoked = finish(start(tmp_path, "--zig", zig.path, patch=STUCK), tmp_path)
+    assert smoked.code == 3
+    assert re.fullmatch(r"smoke: 1 of 3 checks failed in [\d.]+ s: the end", smoked.verdict)
+    assert len(smoked.out.splitlines()) == 3, smoked.out
     assert_gone([call["pid"] for call in calls(zig)])
 
 

@@ -1,8 +1,10 @@
 """Stack traces: which lines are frames, and new names for their files."""
 
+import time
+
 import pytest
 
-from fuzzserver.stack import Frame, frame_of, frame_of_place, with_paths
+from fuzzserver.stack import MAX_LINE, Frame, frame_of, frame_of_place, with_paths
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,9 @@ from fuzzserver.stack import Frame, frame_of, frame_of_place, with_paths
         (" /p/f.zig:3:5: 0x10123 in sum (test)", None),
         ("/p/f.zig:3:5: 0x10123 in sum", None),
         ("/p/f.zig:9999999999:5: 0x10123 in sum (test)", None),
+        (":1:2: 0x1 in a:3:4: 0x1 in f (t)", Frame(":1:2: 0x1 in a", 3, 4, "f")),
+        ("a:1:2: 0x1 in b:3:4: 0x1 in f (x) (t)", Frame("a", 1, 2, "b:3:4: 0x1 in f (x)")),
+        ("a:1:2: 0x1 in b:3:4: 0x1 in f (t", None),
         ("", None),
     ],
 )
@@ -48,3 +53,25 @@ def test_other_paths() -> None:
     )
     assert with_paths(stack, lambda path: path) == stack
     assert with_paths("", str.upper) == ""
+
+
+def test_long_lines() -> None:
+    """The longest path that there can be is read; what is longer is no frame, and stays as it is."""
+    rest = ":3:5: 0x10123 in sum (test)"
+    longest = f"/{'p' * (MAX_LINE - len(rest) - 1)}"
+    frame = frame_of(longest + rest)
+    assert frame is not None and frame.path == longest
+    assert with_paths(longest + rest, lambda path: "p") == f"p{rest}"
+    assert frame_of(f"{longest}p{rest}") is None
+    assert with_paths(f"{longest}p{rest}", lambda path: "p") == f"{longest}p{rest}"
+
+
+@pytest.mark.parametrize("part", [":1:1: 0x1 in (", ":1:1: 0x1 in a (x) ", ":1:1: 0x", ":1", " (", "x"])
+def test_hostile_lines(part: str) -> None:
+    """What looks like a frame again and again takes no more time than it has characters."""
+    line = "p" + part * (MAX_LINE // len(part) - 1)
+    begin = time.thread_time()
+    assert frame_of(line) is None
+    stack = "\n".join([line] * 200)
+    assert with_paths(stack, str.upper) == stack
+    assert time.thread_time() - begin < 0.6, "a megabyte"

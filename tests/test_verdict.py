@@ -84,7 +84,7 @@ def test_summary() -> None:
     """Counts of everything, in one line."""
     one = target(TestStatus("a", "fuzzing", n_runs=1000), TestStatus("b", "stopped", n_runs=234))
     two = target(TestStatus("c", "crashed", n_runs=1))
-    assert summary_text([one, two], 1, 61.5, []) == (
+    assert summary_text([one, two], 1, 1235, 61.5, []) == (
         "1 finding in 1:01; 1,235 runs in all of 3 fuzz tests in 2 executables"
     )
 
@@ -99,6 +99,7 @@ def test_what_was_not_fuzzed() -> None:
             target(TestStatus("quiet", "waiting"), TestStatus("lively", "fuzzing", n_runs=1)),
         ],
         0,
+        1,
         5,
         [TestStatus("quiet", "waiting"), TestStatus("odd", "failed", "No.\nmore", n_runs=3)],
     )

@@ -4,8 +4,9 @@
 a session, and stops tests whose own budget is used up.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,10 @@ from typing import Protocol
 from fuzzserver.status import TestStatus
 
 __all__ = ["NO_BUDGET", "Budget", "BudgetWatch", "Ending"]
+
+
+INTERVAL = 0.1
+"""Seconds between two looks at what was used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,21 @@ class BudgetWatch:
         self._done: set[_Fuzzed] = set()
         self._short: list[str] = []
 
+    def run(
+        self,
+        fuzzed: Callable[[], Sequence[_Fuzzed]],
+        enough: Callable[[], Ending | None],
+        stopped: threading.Event,
+    ) -> Ending | None:
+        """Look until there is an ending, which ``enough`` may give, too; None if it is stopped before."""
+        while True:
+            left = self._seconds_left()
+            if stopped.wait(INTERVAL if left is None else min(left, INTERVAL)):
+                return None
+            ending = enough() or self.look(fuzzed())
+            if ending is not None:
+                return ending
+
     def look(self, fuzzed: Sequence[_Fuzzed]) -> Ending | None:
         """Stop the tests whose budget is used up. Returns the ending if that of all is, or all have ended."""
         now = time.monotonic()
@@ -131,7 +151,7 @@ class BudgetWatch:
             return Ending("All fuzz workers have ended.", met=not is_asked)
         return None
 
-    def seconds_left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         """Until the time of all is over."""
         return None if self._budget.time is None else max(0.0, self._budget.time - self._all.seconds)
 

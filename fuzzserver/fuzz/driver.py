@@ -31,6 +31,7 @@ from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.fuzz.watch import SourceWatch
 from fuzzserver.fuzz.worker import FuzzTest
+from fuzzserver.report.words import count
 from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
@@ -42,8 +43,8 @@ log = logging.getLogger(__name__)
 
 FINDING_OUT = "Finding out how the tests are compiled ..."
 
-BUDGET_INTERVAL = 0.1
-"""Seconds between two looks at what was used up."""
+HURRY = 1.0
+"""Seconds of patience below which nobody may finish what it says."""
 
 TELL_INTERVAL = 0.5
 """Seconds between two counts of runs that are told."""
@@ -184,7 +185,7 @@ class FuzzDriver:
             planned = self._options.budget.time * self._options.jobs / (2 * max(1, len(names)))
             self._turns.slice_seconds = min(self._options.slice_seconds, planned)
         self.started = time.monotonic()
-        self._audience.set_status("fuzzing", f"Fuzzing {_count(len(names), 'test')}.")
+        self._audience.set_status("fuzzing", f"Fuzzing {count(len(names), 'test')}.")
         for target in self._targets.values():
             for run in target.runs:
                 self._start_run(target, run)
@@ -249,21 +250,15 @@ class FuzzDriver:
 
     def _watch_budget(self) -> None:
         """Until something is used up, or nobody is left who could use it."""
-        options = self._options
-        watch = BudgetWatch(options.budget, options.test_budget, is_open=options.watch)
-        ending = None
-        while ending is None:
-            left = watch.seconds_left()
-            if self._ending.wait(BUDGET_INTERVAL if left is None else min(left, BUDGET_INTERVAL)):
-                return
-            ending = self._enough_findings() or watch.look(self._runs)
+        watch = BudgetWatch(self._options.budget, self._options.test_budget, is_open=self._options.watch)
+        ending = watch.run(lambda: self._runs, self._enough_findings, self._ending)
         with self._condition:
             self._ended_by = ending
             self._condition.notify_all()
 
     def _enough_findings(self) -> Ending | None:
         most, found = self._options.max_findings, len(self.failing)
-        return None if most is None or found < most else Ending(f"{_count(found, 'finding')}.", met=True)
+        return None if most is None or found < most else Ending(f"{count(found, 'finding')}.", met=True)
 
     @property
     def _runs(self) -> list[FuzzTestRun]:
@@ -377,13 +372,23 @@ class FuzzDriver:
     @property
     def failing(self) -> list[Finding]:
         """The findings of this session that count."""
-        findings = filter(None, map(self.findings.get, self.found))
-        return [each for each in findings if each.category in self._options.fail_on]
+        return [each for each in self._found_findings if each.category in self._options.fail_on]
+
+    @property
+    def _found_findings(self) -> list[Finding]:
+        return list(filter(None, map(self.findings.get, self.found)))
+
+    @property
+    def session_runs(self) -> dict[str, int]:
+        """Runs of this session, by the keys of targets."""
+        targets = list(self._targets.items())
+        return {key: sum(run.session_runs for run in target.runs) for key, target in targets}
 
     @property
     def not_fuzzed(self) -> list[TestStatus]:
-        """The tests that made no run in this session, unless the sources no longer have them."""
-        return [run.status for run in self._runs if run.session_runs == 0]
+        """The tests that made no run in this session, and broke nothing; without those that are gone."""
+        broken = {each.test for each in self._found_findings}
+        return [run.status for run in self._runs if run.session_runs == 0 and run.status.name not in broken]
 
     @property
     def targets(self) -> list[TargetStatus]:
@@ -406,7 +411,7 @@ class FuzzDriver:
         self._ending.set()
         for target in list(self._targets.values()):
             for run in target.runs:
-                run.stop()
+                run.stop(hurry=patience < HURRY)
         if not self._analysis.drain(0):
             log.info("reproducing findings ...")
             self._analysis.drain(patience)
@@ -443,7 +448,3 @@ def _forget(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

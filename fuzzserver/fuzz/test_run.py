@@ -113,12 +113,12 @@ class FuzzTestRun:
         self.retired = True
         self.stop(why)
 
-    def stop(self, text: str = "") -> None:
-        """End the worker and start no more."""
+    def stop(self, text: str = "", *, hurry: bool = True) -> None:
+        """End the worker and start no more. Without ``hurry``, one that just fails may say how."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._news.set()
-            self._end_worker()
+            self._end_worker(hurry)
             if self._status.state != "failed":
                 self._set(state="stopped", text=text)
 
@@ -129,10 +129,10 @@ class FuzzTestRun:
         self._news.set()
         self._end_worker()
 
-    def _end_worker(self) -> None:
+    def _end_worker(self, hurry: bool = True) -> None:
         with self._lock:
             if self._worker is not None:
-                self._worker.end()
+                self._worker.end(hurry)
             if self._stopping.is_set() and self._turn is not None:
                 self._turn.cancel()
 

@@ -115,6 +115,7 @@ class FuzzWorker:
 
     def __post_init__(self) -> None:
         self._asked = threading.Event()
+        self._hurry = True
         self._child: PipedChild | None = None
         self._stderr = KeptOutput(MAX_STDERR)
         self._said = SaidLines(self.said)
@@ -132,8 +133,9 @@ class FuzzWorker:
         """Runs that it has made."""
         return self.total_runs - self._start_runs
 
-    def end(self) -> None:
-        """Have it end, without that being its fault."""
+    def end(self, hurry: bool = True) -> None:
+        """Have it end, without that being its fault. Without ``hurry``, one that just fails may say how."""
+        self._hurry = hurry
         self._asked.set()
         self.turn.cancel()
 
@@ -186,7 +188,7 @@ class FuzzWorker:
                         child.kill()
                         return "protocol", f"broke the protocol ({error}) and was ended"
                     self._deaf = True
-            if self._asked.is_set():
+            if self._asked.is_set() and (self._hurry or not self._is_speaking):
                 child.kill()
                 return "asked", "was ended"
             if time.monotonic() < next_look:
@@ -221,10 +223,11 @@ class FuzzWorker:
     @property
     def _hangs(self) -> bool:
         """No run for too long. One that fails says so, and then needs time for its stack trace."""
-        now = time.monotonic()
-        if self._spoke is not None and now - self._spoke < STACK_WAIT:
-            return False
-        return now - self._last_progress > self.limits.hang
+        return not self._is_speaking and time.monotonic() - self._last_progress > self.limits.hang
+
+    @property
+    def _is_speaking(self) -> bool:
+        return self._spoke is not None and time.monotonic() - self._spoke < STACK_WAIT
 
     def _handle(self, message: Message, child: PipedChild) -> None:
         """Post what one message means."""

@@ -9,7 +9,7 @@ from fuzzserver.coverage.debug_sources import relative_files
 from fuzzserver.coverage.queue import CoverageFiles
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore
-from fuzzserver.report.model import FindingReport, HistoryPoint, TargetReport, TestReport
+from fuzzserver.report.model import FindingReport, HistoryPoint, TargetReport, TestReport, capped
 from fuzzserver.report.points import Points
 from fuzzserver.status import TargetStatus
 from fuzzserver.wire.abi import FileIndex, coverage_file_name, coverage_id_of
@@ -52,8 +52,8 @@ def collect_target(status: TargetStatus, coverage_map: CoverageMap | None) -> Ta
         status.id,
         None if coverage_map is None else str(coverage_map.executable),
         None if coverage_map is None else coverage_map.facts.zig_version,
-        0 if snapshot is None else snapshot.n_runs,
-        0 if snapshot is None else snapshot.unique_runs,
+        0 if snapshot is None else capped(snapshot.n_runs),
+        0 if snapshot is None else capped(snapshot.unique_runs),
         NO_POINTS if coverage_map is None or snapshot is None else _points(coverage_map, snapshot.seen_bits),
         tuple(
             TestReport(test.name, test.state, test.text, test.n_runs, test.restarts) for test in status.tests
@@ -62,7 +62,7 @@ def collect_target(status: TargetStatus, coverage_map: CoverageMap | None) -> Ta
         () if coverage_map is None else coverage_map.oddities,
         0
         if coverage_map is None or snapshot is None
-        else max(0, snapshot.n_runs - coverage_map.start_n_runs),
+        else capped(max(0, snapshot.n_runs - coverage_map.start_n_runs)),
     )
 
 
@@ -97,7 +97,7 @@ def _string_at(string_bytes: bytes, start: int) -> str:
 
 def _history(coverage_map: CoverageMap) -> tuple[HistoryPoint, ...]:
     return tuple(
-        HistoryPoint(each.time, each.n_runs, each.unique_runs, each.covered)
+        HistoryPoint(each.time, capped(each.n_runs), capped(each.unique_runs), each.covered)
         for each in coverage_map.history.samples
     )
 

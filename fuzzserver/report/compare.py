@@ -18,6 +18,7 @@ without any source file is one, since something must have failed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, takewhile
@@ -263,13 +264,12 @@ def _equal_distances(before: Sequence[int], after: Sequence[int]) -> list[tuple[
 def _ranges(lines: set[int], all_lines: Sequence[int]) -> list[str]:
     """``3-5``, ``9``: ranges go across lines that have no points, and end before one that is not meant."""
     ranges: list[list[int]] = []
-    going_on = False
-    for line in all_lines:
-        if line not in lines:
-            going_on = False
-        elif going_on:
+    next_place = -1
+    for line in sorted(lines):
+        place = bisect_left(all_lines, line)
+        if place == next_place:
             ranges[-1][1] = line
         else:
             ranges.append([line, line])
-            going_on = True
+        next_place = place + 1
     return [str(first) if first == last else f"{first}-{last}" for first, last in ranges]

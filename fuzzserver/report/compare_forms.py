@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from fuzzserver.findings import Finding
 from fuzzserver.report.compare import Comparison, FileComparison, FunctionComparison, Share
+from fuzzserver.report.markdown import cell, code
 
 __all__ = ["comparison_json", "comparison_lines", "comparison_markdown"]
 
@@ -101,19 +101,19 @@ def comparison_markdown(comparison: Comparison) -> str:
         ),
     ]
     for title, items in _lists(comparison):
-        shown = [f"- {_code(item)}" for item in items[:MAX_ITEMS]]
+        shown = [f"- {code(item)}" for item in items[:MAX_ITEMS]]
         blocks += [f"**{title}**", "\n".join(shown + _left(items, MAX_ITEMS, "- "))]
     if comparison.files:
         rows = [_row(file) for file in comparison.files[:MAX_ITEMS]]
         blocks.append(_table(("file", "lines before", "lines now", "newly covered", "no longer"), rows))
         blocks += _left(comparison.files, MAX_ITEMS)
-    blocks += [f"- {_code(note)}" for note in _notes(comparison)]
+    blocks += [f"- {code(note)}" for note in _notes(comparison)]
     return "\n\n".join(blocks) + "\n"
 
 
 def _row(file: FileComparison) -> tuple[str, ...]:
     return (
-        _code(file.name).replace("|", "\\|"),
+        cell(file.name),
         _text(file.before),
         _text(file.after),
         f"{len(file.newly_covered):,}",
@@ -125,14 +125,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The first column is text, the others are numbers."""
     rule = ("---", *["---:"] * (len(head) - 1))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
-
-
-def _code(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

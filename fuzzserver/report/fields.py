@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from fuzzserver.errors import InputError
+from fuzzserver.report.model import MAX_COUNT, MAX_SECONDS
 
 __all__ = ["Fields", "real_number", "whole_number"]
-
-MAX_NUMBER = 1 << 64
-MAX_REAL = sys.float_info.max
 
 Item = TypeVar("Item")
 
@@ -94,13 +91,13 @@ class Fields:
 
 def whole_number(value: object, name: str) -> int:
     """``value`` as a number of something; ``name`` is what it is called in errors."""
-    if type(value) is not int or not 0 <= value < MAX_NUMBER:
-        raise InputError(f"'{name}' is no whole number from 0 to 2^64 - 1")
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise InputError(f"'{name}' is no whole number from 0 to 2^53")
     return value
 
 
 def real_number(value: object, name: str) -> float:
     """``value`` as a time, in seconds; ``name`` is what it is called in errors."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_REAL:
-        raise InputError(f"'{name}' is no number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_SECONDS:
+        raise InputError(f"'{name}' is no number from -10^15 to 10^15")
     return float(value)

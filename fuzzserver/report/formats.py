@@ -66,6 +66,8 @@ def write_report(path: Path, data: bytes) -> None:
     """Write a report, a file at once and whole; ``-`` is stdout. InputError if that fails."""
     try:
         if str(path) == "-":
+            if sys.stdout is None:
+                raise InputError("cannot write a report to stdout: it is closed")
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         elif path.exists() and not path.is_file():

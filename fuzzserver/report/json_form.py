@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from fuzzserver.report.model import (
     TargetReport,
     TestReport,
     Verdict,
+    capped,
     totals,
 )
 from fuzzserver.report.points import NOWHERE, FileCoverage, Points
@@ -43,6 +45,9 @@ VERSION = 1
 
 MAX_FILE = 1 << 30
 """Bytes of a report that is read."""
+
+_FINDING_ID = re.compile("[0-9a-f]{1,64}")
+"""People paste it into a shell."""
 
 LOCATION = (
     ("number", "I"),
@@ -227,7 +232,7 @@ def report_from_json(value: object) -> Report:
     )
     fields.expect("points", sum(len(target.points) for target in report.targets))
     fields.expect("covered", sum(target.points.covered_len for target in report.targets))
-    fields.expect("runs", sum(target.runs for target in report.targets))
+    fields.expect("runs", capped(sum(target.runs for target in report.targets)))
     fields.number("lines")
     fields.number("lines_covered")
     return report
@@ -344,6 +349,8 @@ def _counts(fields: Fields) -> Fields:
 
 
 def _finding(fields: Fields) -> FindingReport:
+    if not _FINDING_ID.fullmatch(fields.text("id")):
+        raise InputError(f"'{fields.name('id')}' is no finding's id: 1 to 64 of 0-9 and a-f")
     try:
         data = base64.b64decode(fields.text("input"), validate=True)
     except ValueError as error:

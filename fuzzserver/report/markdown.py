@@ -20,15 +20,18 @@ from fuzzserver.report.words import (
     title,
 )
 
-__all__ = ["MAX_SUMMARY", "markdown_text"]
+__all__ = ["MAX_SUMMARY", "cell", "code", "markdown_text"]
 
 MAX_SUMMARY = (1 << 20) - (128 << 10)
 """Bytes. GitHub shows no summary of more than 1 MiB; some room is left for what else a step says."""
 
 MAX_ROWS = 100
-"""Of a table."""
+"""Of a table, and reasons of a verdict."""
 MAX_FILES = 10
 MAX_NAME = 200
+"""Characters."""
+
+MAX_STACK = 16 << 10
 """Characters."""
 
 _BACKTICKS = re.compile("`+")
@@ -63,8 +66,11 @@ def _verdict(report: Report) -> str:
     verdict = report.verdict
     if verdict is None:
         return "## Fuzzing: no verdict"
-    lines = [f"## Fuzzing: {_code(verdict.name)} (exit code {verdict.exit_code})"]
-    return "\n\n".join([*lines, "\n".join(f"- {_code(reason)}" for reason in verdict.reasons)]).strip()
+    head = f"## Fuzzing: {code(verdict.name)} (exit code {verdict.exit_code})"
+    reasons = [f"- {code(reason)}" for reason in verdict.reasons[:MAX_ROWS]]
+    if len(verdict.reasons) > MAX_ROWS:
+        reasons.append(f"- and {len(verdict.reasons) - MAX_ROWS:,} more")
+    return "\n".join([head, "", *reasons]).strip()
 
 
 def _numbers(report: Report) -> str:
@@ -92,7 +98,7 @@ def _targets(report: Report) -> str:
 def _target_row(target: TargetReport, seconds: float | None) -> tuple[str, ...]:
     sums = totals([target])
     return (
-        _cell(target.name),
+        cell(target.name),
         f"{sums.points:,}",
         f"{sums.covered:,}",
         _percent(sums.covered, sums.points),
@@ -107,16 +113,16 @@ def _not_run(report: Report) -> str:
     """Tests that were never tried, and targets of which not even the tests are known."""
     rows = [
         (
-            _cell(test.name),
-            _cell(target.name),
-            _cell(f"{test.state}: {test.text}" if test.text else test.state),
+            cell(test.name),
+            cell(target.name),
+            cell(f"{test.state}: {test.text}" if test.text else test.state),
         )
         for target in report.targets
         for test in target.tests
         if made_no_run(test)
     ]
     rows += [
-        ("all", _cell(target.name), _cell(f"{target.state}: {first_line(target.text)}"))
+        ("all", cell(target.name), cell(f"{target.state}: {first_line(target.text)}"))
         for target in report.targets
         if not target.tests and target.state in ("failed", "never started")
     ]
@@ -137,7 +143,7 @@ def _files(report: Report) -> str:
         "Files with the most points that were not covered",
         ("file", "not covered", "points", "covered"),
         [
-            (_cell(name), f"{left[name]:,}", f"{points[name]:,}", _percent(covered[name], points[name]))
+            (cell(name), f"{left[name]:,}", f"{points[name]:,}", _percent(covered[name], points[name]))
             for name in names
         ],
     )
@@ -160,11 +166,11 @@ def _finding(each: FindingReport) -> str:
     """What broke, how to see it again, and behind a click the input and the stack."""
     finding = each.finding
     lines = [
-        f"**{_code(title(each))}**",
+        f"**{code(title(each))}**",
         "",
-        f"- test: {_code(finding.test)} of {_code(finding.target)}",
-        f"- place: {_code(finding.place)}",
-        f"- reproduce: {_code(repro_command(each))}",
+        f"- test: {code(finding.test)} of {code(finding.target)}",
+        f"- place: {code(finding.place)}",
+        f"- reproduce: {code(repro_command(each))}",
         "",
         f"<details><summary>Input of {count(len(each.input), 'byte')}, "
         f"found {count(finding.count, 'time')}, first after {count(finding.n_runs, 'run')}</summary>",
@@ -173,17 +179,20 @@ def _finding(each: FindingReport) -> str:
     ]
     if note := input_note(finding):
         lines += ["", note]
-    if finding.stack.strip():
-        lines += ["", _block(finding.stack)]
+    stack = finding.stack.strip("\n")
+    if stack.strip():
+        lines += ["", _block(stack[:MAX_STACK])]
+        if len(stack) > MAX_STACK:
+            lines += ["", f"The stack goes on: it has {count(len(stack), 'character')}."]
     return "\n".join([*lines, "", "</details>"])
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A text from outside in a table. A pipe would end the cell, in code too, so another sign is shown."""
-    return _code(text.replace("|", "\N{DIVIDES}"))
+    return code(text.replace("|", "\N{DIVIDES}"))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A text from outside, on one line, as code."""
     text = clean(text.replace("\n", "\\n").replace("\t", " "))
     if not text.strip():

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from fuzzserver.report.function_names import stable_function_name
-from fuzzserver.report.model import FindingReport, Report, TargetReport, TestReport
+from fuzzserver.report.model import MAX_SECONDS, FindingReport, Report, TargetReport, TestReport, capped
 from fuzzserver.report.points import NOWHERE, Points
 from fuzzserver.version import __version__
 
@@ -40,11 +40,11 @@ def merge(reports: Sequence[Report]) -> Report:
     findings = [each for report in newest_first for each in report.findings]
     by_id = _grouped(findings, lambda each: each.finding.id)
     merged = sorted(map(_merge_finding, by_id), key=lambda each: (each.finding.first_time, each.finding.id))
-    seconds = [report.seconds for report in reports if report.seconds is not None]
+    seconds = [max(0.0, report.seconds) for report in reports if report.seconds is not None]
     return Report(
         time=newest_first[0].time,
         started=min((report.started for report in reports if report.started is not None), default=None),
-        seconds=sum(seconds) if seconds else None,
+        seconds=min(sum(seconds), MAX_SECONDS) if seconds else None,
         targets=tuple(map(_merge_target, _same_targets(newest_first))),
         findings=tuple(merged),
         generator=f"fuzzserver {__version__}",
@@ -110,9 +110,9 @@ def _merge_target(targets: list[TargetReport]) -> TargetReport:
         id=None if several else of_points.id,
         executable=of_points.executable,
         zig_version=of_points.zig_version,
-        runs=sum(each.runs for each in targets),
-        session_runs=sum(each.session_runs for each in targets),
-        unique_runs=sum(each.unique_runs for each in targets),
+        runs=capped(sum(each.runs for each in targets)),
+        session_runs=capped(sum(each.session_runs for each in targets)),
+        unique_runs=capped(sum(each.unique_runs for each in targets)),
         points=_joined_by_place(joined) if several else joined[0] if joined else newest.points,
         tests=tuple(map(_merge_test, tests)),
         history=(),  # Lines that grew at the same time make no line of their sum.
@@ -129,8 +129,8 @@ def _merge_test(tests: list[TestReport]) -> TestReport:
     runs = [test.runs for test in tests if test.runs is not None]
     return replace(
         _speaking(tests),
-        runs=sum(runs) if len(runs) == len(tests) else None,
-        restarts=sum(test.restarts for test in tests),
+        runs=capped(sum(runs)) if len(runs) == len(tests) else None,
+        restarts=capped(sum(test.restarts for test in tests)),
     )
 
 
@@ -209,7 +209,7 @@ def _merge_finding(same: list[FindingReport]) -> FindingReport:
         best.finding,
         first_time=first.first_time,
         last_time=max(each.last_time for each in findings),
-        count=sum(each.count for each in findings),
+        count=capped(sum(each.count for each in findings)),
         n_runs=first.n_runs,
         reproduces=any(reproduced) if reproduced else None,
         place=best.finding.place or next((each.place for each in findings if each.place), ""),

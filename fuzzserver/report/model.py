@@ -13,6 +13,8 @@ from fuzzserver.findings import Finding
 from fuzzserver.report.points import Points
 
 __all__ = [
+    "MAX_COUNT",
+    "MAX_SECONDS",
     "FindingReport",
     "HistoryPoint",
     "Report",
@@ -20,8 +22,15 @@ __all__ = [
     "TestReport",
     "Totals",
     "Verdict",
+    "capped",
     "totals",
 ]
+
+MAX_COUNT = 1 << 53
+"""Of whatever is counted. Above it, many readers of JSON no longer know each whole number."""
+
+MAX_SECONDS = 1e15
+"""Of a time: some 30 million years. Whatever is computed of it is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,11 @@ class Totals:
         return 100 * self.covered / self.points if self.points else 0.0
 
 
+def capped(number: int) -> int:
+    """A count, or the largest that a report can hold."""
+    return min(number, MAX_COUNT)
+
+
 def totals(targets: Sequence[TargetReport]) -> Totals:
     """The sums of all targets. A line that two executables have counts twice."""
     files = [file for target in targets for file in target.points.by_file]
@@ -139,5 +153,5 @@ def totals(targets: Sequence[TargetReport]) -> Totals:
         sum(target.points.covered_len for target in targets),
         sum(len(file.lines) for file in files),
         sum(file.lines_covered for file in files),
-        sum(target.runs for target in targets),
+        capped(sum(target.runs for target in targets)),
     )

@@ -64,8 +64,16 @@ class Routes:
         # Guards ``_files``: what the files of the page hold, and of which version of them.
         self._lock = threading.Lock()
         self._files: dict[str, tuple[Stamp, Answer]] = {}
-        # Held while something heavy is made.
-        self._making = threading.Lock()
+        # Guards ``_is_making`` and ``_stopped``; notified when they change.
+        self._condition = threading.Condition()
+        self._is_making = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Begin nothing heavy any more: who waits for it is told so."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
 
     def close(self) -> None:
         """Remove what is kept, when nobody asks any more."""
@@ -81,8 +89,17 @@ class Routes:
         return found or self.refusal(HTTPStatus.NOT_FOUND, "not found")
 
     def _make(self, path: str, heavy: Heavy) -> Answer:
-        with self._making:
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopped or not self._is_making)
+            if self._stopped:
+                return self.refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops")
+            self._is_making = True
+        try:
             return self._guarded(path, heavy.make)
+        finally:
+            with self._condition:
+                self._is_making = False
+                self._condition.notify()
 
     def _guarded(self, path: str, find: Callable[[], Found]) -> Found | Answer:
         """What is found, or what went wrong."""

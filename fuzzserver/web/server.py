@@ -187,6 +187,7 @@ class HttpServer(ThreadingHTTPServer):
     def stop(self) -> None:
         """Stop accepting, end all connections, and wait for their threads. Call it once."""
         deadline = time.monotonic() + STOP_SECONDS
+        self.routes.stop()  # First, or the reports that are waited for would be made one after the other.
         self.shutdown()
         self.server_close()
         self.hub.stop()
