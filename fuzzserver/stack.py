@@ -7,16 +7,13 @@ from dataclasses import dataclass
 __all__ = ["Frame", "frame_of", "frame_of_place", "with_paths"]
 
 MAX_LINE = 4096 + 1024
-"""Characters of a frame: of a path, and of the rest. Longer lines, which a hostile test can print, are not read."""
+"""Characters of a frame: of a path, and of the rest. Longer lines are hostile, and are not read."""
 
 _PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9}):(?P<column>\d{1,9})"
-# The place is atomic: if no function follows the first that fits, none follows a later one, and nothing is tried
-# twice.
+# The place is atomic: if no function follows the first that fits, none follows a later one. So nothing is
+# tried twice, however hostile a line is.
 _FRAME = re.compile(rf"(?>{_PLACE}: 0x[0-9a-f]+ in )(?P<function>.+) \([^()]*\)")
-_ONLYMAX_LINE = 4096 + 1024
-"""Characters of a frame: of a path, and of the rest. Longer lines, which a hostile test can print, are not read."""
-
-_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
+_ONLY_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,7 +324,7 @@ def test_markdown() -> None:
     assert "| points | 66.7 % of 3 | 66.7 % of 3 |" in text
     assert "**1 line no longer covered**\n\n- `` src/`x`|\\ny.zig:1 in a.f ``\n" in text
     assert "**1 line newly covered**\n\n- `` src/`x`|\\ny.zig:2 in a.f ``\n" in text
-    assert "| `` src/`x`∣\\ny.zig `` | 66.7 % of 3 | 66.7 % of 3 | 1 | 1 |" in text
+    assert "| `` src/`x`\N{DIVIDES}\\ny.zig `` | 66.7 % of 3 | 66.7 % of 3 | 1 | 1 |" in text
 
 
 def test_long_markdown() -> None:
@@ -338,7 +338,7 @@ def test_long_markdown() -> None:
 def test_markdown_has_a_limit() -> None:
     """However many lines and names differ, and whatever is in them, it fits beside the rest of a summary."""
     name = "\U0001f41b`" * 500
-    lines = range(1, 4001)
+    lines = range(1, 402)
     before = [
         (f"{number}{name}", line, 1, f"f{name}", line % 2)
         for number in range(MAX_ITEMS + 1)

@@ -296,7 +296,7 @@ def test_mutations() -> None:
 
 
 def test_largest_numbers() -> None:
-    """Whatever number of a report is as large as it can be: all forms of it, and of two merged, can be made."""
+    """Whatever number of a report is as large as it can be: all forms can be made, of two merged as well."""
     numbers = [place for place in PLACES if type(holder(SMALL, place)[place[-1]]) in (int, float)]
     taken = 0
     for place in numbers:
@@ -435,7 +435,7 @@ def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(json_form, "MAX_FILE", path.stat().st_size)
     assert read_report(path) == sample_report()
     monkeypatch.setattr(json_form, "MAX_FILE", path.stat().st_size - 1)
-    with pytest.raises(InputError, match="too large"):
+    with pytest.raises(InputError, match="are more than the"):
         read_report(path)
 
 

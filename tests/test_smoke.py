@@ -41,7 +41,8 @@ from pathlib import Path
 give_up = smoking._give_up
 
 def give_up_soon(checks):
-    while '["test"' not in Path("zig/calls.jsonl").read_text():
+    calls = Path("zig/calls.jsonl")
+    while not calls.exists() or '["test"' not in calls.read_text():
         time.sleep(0.01)
     give_up(checks)
 
