@@ -50,7 +50,7 @@ from tests.support_web import request
 (SUBPARSERS,) = [each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)]
 COMMANDS: dict[str, argparse.ArgumentParser] = dict(SUBPARSERS.choices)
 
-FOREIGN_OPTIONS = {"--fuzz", "--verbose", "--check", "--ignore-errors"}
+FOREIGN_OPTIONS = {"--fuzz", "--verbose", "--check", "--ignore-errors", "--slow"}
 """Options of other programs that texts name."""
 
 DEFAULTS_OF_THE_MACHINE = {"--jobs N"}
