@@ -79,7 +79,8 @@ def smoke(args: argparse.Namespace) -> int:
     except Failed:
         pass  # It was told, and without it the rest cannot be tried.
     except FuzzServerError:
-        checks.say_verdict()
+        if checks.failed:
+            checks.say_verdict()
         raise
     finally:
         guard.cancel()
