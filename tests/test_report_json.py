@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.coverage.queue import CoverageMsg
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding
 from fuzzserver.observer import Observer
 from fuzzserver.report import json_form
 from fuzzserver.report.formats import FORMATS, report_bytes
-from fuzzserver.report.json_form import read_report, report_from_json
+from fuzzserver.report.json_form import read_report, report_from_json, report_json
 from fuzzserver.report.merge import merge
 from fuzzserver.report.model import (
     MAX_COUNT,
@@ -223,6 +224,19 @@ def test_real_report(debug_pair: FuzzedPair) -> None:
     again = report_from_json(value)
     assert again.targets[0].points.by_file == report.targets[0].points.by_file
     assert again.targets[0].points.addresses == report.targets[0].points.addresses
+
+
+def test_counters_beyond_all_reason(debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the header of a damaged coverage file counts, the report can be read again."""
+    read = CoverageMap.read
+    monkeypatch.setattr(
+        CoverageMap, "read", lambda self: replace(read(self), n_runs=(1 << 64) - 1, unique_runs=(1 << 64) - 1)
+    )
+    with Observer() as observer:
+        observer.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+        assert observer.settle(WAIT)
+        (target,) = report_from_json(report_json(observer.report())).targets
+    assert target.runs == target.unique_runs == target.session_runs == MAX_COUNT
 
 
 def test_every_field_is_required() -> None:

@@ -124,7 +124,7 @@ def _not_run(report: Report) -> str:
     rows += [
         ("all", cell(target.name), cell(f"{target.state}: {first_line(target.text)}"))
         for target in report.targets
-        if not target.tests and target.state in ("failed", "never started")
+        if not target.tests and target.state == "failed"
     ]
     return _table("Tests that made no run", ("test", "target", "why"), rows, "---")
 
