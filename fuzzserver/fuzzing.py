@@ -102,28 +102,26 @@ def _run(
             outcome = session.finish(0)
         if outcome.started:
             _tell(session, outcome)
-    if signalled is not None and not (outcome.started and wants_report(args)):
-        if not outcome.failing:
-            raise signalled
-        return ExitCode.FINDINGS  # Nobody waits for how much is covered.
-    report = settled_report(args, observer, outcome.findings, outcome.seconds)
-    judged = outcome.judged(outcome.completed(report))
-    if failure is not None:
-        judged = replace(judged, build_failed=True)
-    if signalled is not None:
-        judged = replace(judged, stopped=signalled.exit_code)
-
-    def page() -> bytes:
-        if isinstance(observer, WebServer):
-            return observer.static_page()
-        return static_page(observer, ZigCompileClient(zig, cache_dir))
-
     try:
-        return conclude(args, judged, page)
+        if signalled is not None and not (outcome.started and wants_report(args)):
+            raise signalled  # Nobody waits for how much is covered.
+        judged = outcome.judged(
+            outcome.completed(settled_report(args, observer, outcome.findings, outcome.seconds))
+        )
+        if failure is not None:
+            judged = replace(judged, build_failed=True)
+        if signalled is not None:
+            judged = replace(judged, stopped=signalled.exit_code)
+        return conclude(args, judged, lambda: _page(observer, ZigCompileClient(zig, cache_dir)))
     except Signalled:
         if not outcome.failing:
             raise
-        return ExitCode.FINDINGS  # That reports are missing then is no surprise.
+        return ExitCode.FINDINGS
+
+
+def _page(observer: Observer, client: ZigCompileClient) -> bytes:
+    """The page as one file."""
+    return observer.static_page() if isinstance(observer, WebServer) else static_page(observer, client)
 
 
 def _status_text(session: FuzzSession, observer: Observer) -> str:

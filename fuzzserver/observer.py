@@ -296,11 +296,10 @@ class Observer:
             targets = list(self._targets.values())
         store = self._findings
         chosen = findings if findings is not None or store is None else store.all()
-        now = time.time()
         return Report(
-            time=now,
+            time=time.time(),
             started=self._started,
-            seconds=now - self._started if seconds is None else seconds,
+            seconds=self.now() / 1e9 if seconds is None else seconds,
             targets=tuple(collect_targets(targets, self.coverage_files)),
             findings=() if store is None else tuple(collect_findings(store, chosen or ())),
             generator=f"fuzzserver {__version__}",

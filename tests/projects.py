@@ -135,12 +135,13 @@ class FuzzedPair:
 
 
 def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> FuzzedPair:
-    """Build the tests of ``root`` with extra compiler flags, and fuzz each until it has run 100 times.
+    """Build the tests of ``root`` with extra flags and files, and fuzz each until it has run 100 times.
 
     The one without instrumentation, which only tells which tests there are, is always a Debug build.
     """
     command = TestCommand.of_root(root)
-    normal = build_tests(client, command, "normal")
+    files = (flag for flag in flags if not flag.startswith("-"))
+    normal = build_tests(client, dataclasses.replace(command, args=(*files, *command.args)), "normal")
     command = dataclasses.replace(command, args=(*flags, *command.args))
     instrumented = build_tests(client, command, "fuzz")
     argv = test_runner_argv(normal.path, command.cache_root, 1)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from datetime import UTC, datetime
+import time
 
 from fuzzserver.console import printable
 from fuzzserver.findings import input_note, zig_string_literal
@@ -43,9 +43,10 @@ def iso_time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = time.gmtime(seconds)
     except (OverflowError, OSError, ValueError):
         return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment) if 1 <= moment.tm_year <= 9999 else None
 
 
 def made_no_run(test: TestReport) -> bool:
