@@ -13,7 +13,7 @@ from fuzzserver import paths
 from fuzzserver.console import printable
 from fuzzserver.coverage.coverage_map import check_inputs
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
-from fuzzserver.coverage.zig_cache import Pair, ZigCache, find_cache
+from fuzzserver.coverage.zig_cache import Pair
 from fuzzserver.environment import cache_dir_of, coverage_id_of_file, zig_of
 from fuzzserver.errors import FuzzServerError, InputError
 from fuzzserver.exit_code import ExitCode
@@ -261,20 +261,20 @@ def _post_files(args: argparse.Namespace, observer: Observer) -> None:
 
 def _post_cache(args: argparse.Namespace, observer: Observer) -> None:
     """The newest build of each target in the cache, and what was found."""
-    cache = find_cache(args.folder or Path())
-    if not cache.is_dir():
-        raise InputError(f"there is no '{cache}': nothing was built there yet")
-    observer.set_findings(FindingStore(paths.findings_folder(cache)))
     attacher = Attacher(
-        [cache],
+        [args.folder or Path()],
         add_step=observer.add_step,
         post=observer.post,
         set_status=lambda *_: None,
         set_target=observer.set_target,
     )
+    (cache,) = attacher.caches
+    if not cache.path.is_dir():
+        raise InputError(f"there is no '{cache.path}': nothing was built there yet")
+    observer.set_findings(FindingStore(paths.findings_folder(cache.path)))
     attacher.look()
-    for pairs in ZigCache(cache).session_pairs():
-        _post_session(observer, cache, pairs)
+    for pairs in cache.session_pairs():
+        _post_session(observer, cache.path, pairs)
 
 
 def _post_session(observer: Observer, cache: Path, pairs: list[Pair]) -> None:
