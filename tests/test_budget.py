@@ -34,7 +34,7 @@ class Fuzzed:
         """As a run has it."""
         return self.executable, self.bits.to_bytes(8, "little")
 
-    def stop(self, text: str = "") -> None:
+    def stop(self, text: str = "", *, hurry: bool = True) -> None:
         """Note why."""
         self.stopped.append(text)
         self.state = "stopped"

@@ -223,6 +223,15 @@ def test_finding(make: Make, server: Server, work: Path) -> None:
     assert again.found == []
 
 
+def test_last_words(make: Make, server: Server, work: Path) -> None:
+    """A session whose time is over while a worker says how it fails has the finding."""
+    driver = make(lively_command(work), tests=("fuzz later",))
+    driver.start(driver.build())
+    server.wait_for(lambda: any("panic" in text for _, text, _ in server.log), "nothing is said")
+    driver.finish(WAIT)
+    assert [each.kind for each in driver.failing] == ["panic"]
+
+
 @pytest.mark.usefixtures("impatient")
 def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
     """A test that fails at once each time is given up while others go on; without others, that is the end."""

@@ -72,7 +72,7 @@ class _Fuzzed(Protocol):
     def seen(self) -> tuple[Path, bytes]:
         """Its executable, and a bit for each point of it that was reached."""
 
-    def stop(self, text: str = "") -> None:
+    def stop(self, text: str = "", *, hurry: bool = True) -> None:
         """End it."""
 
 
@@ -163,7 +163,7 @@ class BudgetWatch:
             self._done.add(each)
             if not ending.met:
                 self._short.append(f"'{each.status.name}': {ending.text}")
-            each.stop(ending.text)
+            each.stop(ending.text, hurry=False)
 
     def _judged(self, ending: Ending, fuzzed: Sequence[_Fuzzed]) -> Ending:
         """The ending, which is too early as well if a test has not reached what is asked of each."""

@@ -43,8 +43,7 @@ log = logging.getLogger(__name__)
 
 FINDING_OUT = "Finding out how the tests are compiled ..."
 
-HURRY = 1.0
-"""Seconds of patience below which nobody may finish what it says."""
+HURRY = 1.0  # Seconds of patience below which nobody may finish what it says.
 
 TELL_INTERVAL = 0.5
 """Seconds between two counts of runs that are told."""
@@ -381,8 +380,7 @@ class FuzzDriver:
     @property
     def session_runs(self) -> dict[str, int]:
         """Runs of this session, by the keys of targets."""
-        targets = list(self._targets.items())
-        return {key: sum(run.session_runs for run in target.runs) for key, target in targets}
+        return {key: sum(run.session_runs for run in each.runs) for key, each in list(self._targets.items())}
 
     @property
     def not_fuzzed(self) -> list[TestStatus]:
@@ -412,6 +410,8 @@ class FuzzDriver:
         for target in list(self._targets.values()):
             for run in target.runs:
                 run.stop(hurry=patience < HURRY)
+        with self._condition:  # Else what a worker is just saying of its end would be lost.
+            self._condition.wait_for(lambda: self._running == 0, patience)
         if not self._analysis.drain(0):
             log.info("reproducing findings ...")
             self._analysis.drain(patience)

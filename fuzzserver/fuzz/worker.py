@@ -116,6 +116,8 @@ class FuzzWorker:
     def __post_init__(self) -> None:
         self._asked = threading.Event()
         self._hurry = True
+        self._asked_at = 0.0
+        self._heard: float | None = None
         self._child: PipedChild | None = None
         self._stderr = KeptOutput(MAX_STDERR)
         self._said = SaidLines(self.said)
@@ -136,6 +138,7 @@ class FuzzWorker:
     def end(self, hurry: bool = True) -> None:
         """Have it end, without that being its fault. Without ``hurry``, one that just fails may say how."""
         self._hurry = hurry
+        self._asked_at = time.monotonic()
         self._asked.set()
         self.turn.cancel()
 
@@ -188,7 +191,7 @@ class FuzzWorker:
                         child.kill()
                         return "protocol", f"broke the protocol ({error}) and was ended"
                     self._deaf = True
-            if self._asked.is_set() and (self._hurry or not self._is_speaking):
+            if self._asked.is_set() and (self._hurry or not self._has_last_words):
                 child.kill()
                 return "asked", "was ended"
             if time.monotonic() < next_look:
@@ -213,6 +216,7 @@ class FuzzWorker:
         return "ended", ""
 
     def _hear(self, data: bytes) -> None:
+        self._heard = time.monotonic()
         self._stderr += data
         self._said.feed(data)
 
@@ -224,6 +228,13 @@ class FuzzWorker:
     def _hangs(self) -> bool:
         """No run for too long. One that fails says so, and then needs time for its stack trace."""
         return not self._is_speaking and time.monotonic() - self._last_progress > self.limits.hang
+
+    @property
+    def _has_last_words(self) -> bool:
+        """Whether it has said something, and makes no more runs since it was asked to end: so it fails."""
+        self._count()
+        goes_on = self._last_progress > self._asked_at + 2 * TICK
+        return not goes_on and self._heard is not None and time.monotonic() - self._heard < STACK_WAIT
 
     @property
     def _is_speaking(self) -> bool:
