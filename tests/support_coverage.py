@@ -273,6 +273,8 @@ def serve(path: Path, *flags: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if "--mmap" in flags:
         SeenPcs._pread = mapped_pread  # type: ignore[method-assign]
+    # No page is opened, and a compiler that runs meanwhile has pipes, which a test would count.
+    WebServer._build_ahead = lambda self: None  # type: ignore[method-assign]
     with WebServer(cache_dir=path.parent) as server:
         coverage_map = plain_map(path)
         server.coverage_files.add(coverage_map, FuzzRunStep("test", coverage_map.executable))

@@ -5,6 +5,7 @@ memory, before it ends. A line on stdout says how long it took; TABLES is where 
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -40,4 +41,7 @@ def _cpu() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:
+        os._exit(1)  # Who asked was interrupted, and has said so.
