@@ -51,15 +51,18 @@ LONG = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """An option for what takes too long for every change."""
+    """Options for what takes too long for every change."""
     parser.addoption("--slow", action="store_true", help="also the tests that take long, and all rounds")
+    parser.addoption("--all-zigs", action="store_true", help="also the tests with each release of Zig")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long files first; tests that are marked as slow only if they are wanted."""
-    slow = [] if config.getoption("--slow") else [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
+    """Long files first; tests that have the mark of an option only if they are wanted."""
+    for mark, option in (("slow", "--slow"), ("all_zigs", "--all-zigs")):
+        if not config.getoption(option):
+            unwanted = [item for item in items if item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=unwanted)
+            items[:] = [item for item in items if item not in unwanted]
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fuzzserver.errors import MessageError
 from fuzzserver.wire.error_bundle import MAX_NOTE_DEPTH, ErrorBundle
-from fuzzserver.wire.messages import ClientTag, MessageReader, ServerTag, client_message
+from fuzzserver.wire.messages import ClientTag, ServerTag, client_message
+from fuzzserver.wire.release import ServerReader
 from fuzzserver.zig.process import PipedChild
 from tests.support_native import write_files
 
@@ -55,12 +56,12 @@ def both(zig, zig_cache, folder):
 
 def error_bundle_of(argv: list[str], cwd: Path) -> bytes:
     """The body of the one error bundle that a compile sends."""
-    reader, bodies = MessageReader(), []
+    reader, bodies = ServerReader(), []
     with PipedChild(argv, cwd) as child:
         child.send(client_message(ClientTag.UPDATE) + client_message(ClientTag.EXIT))
         for name, data in child.output(time.monotonic() + 120):
             if name == "stdout":
-                bodies += [msg.body for msg in reader.feed(data) if msg.tag == ServerTag.ERROR_BUNDLE]
+                bodies += [msg.body for msg in reader.feed(data) if msg.tag is ServerTag.ERROR_BUNDLE]
     reader.finish()
     (body,) = bodies
     return body

@@ -9,6 +9,7 @@ import pytest
 import ziglang
 
 from fuzzserver.errors import ZigNotFound, ZigProcessFailed, ZigTimeout, ZigUnsupported
+from fuzzserver.wire.release import NEWEST
 from fuzzserver.zig.installation import Zig, find_zig
 from tests.support_zig_children import processes_naming
 from tests.support_zig_fake import calls, fake_zig
@@ -120,20 +121,47 @@ def test_questions_are_asked_once(tmp_path) -> None:
     assert [call["argv"] for call in calls(zig)] == [["version"], ["env"]]
 
 
-@pytest.mark.parametrize("version", ["0.14.0", "0.14.1", "0.14.2-dev.1+abc"])
-def test_supported_versions(tmp_path, version: str) -> None:
-    """Every 0.14 will do."""
-    fake_zig(tmp_path, version={"stdout": version + "\n"}).check_supported()
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [
+        ("0.14.0", "0.14"),
+        ("0.14.2-dev.1+abc", "0.14"),
+        ("0.15.2", "0.15"),
+        ("0.16.0-dev.3061+9b1eaad13", "0.16"),
+        ("0.17.0", "0.17"),
+        ("0.17.1", "0.17"),
+    ],
+)
+def test_supported_versions(tmp_path, caplog: pytest.LogCaptureFixture, version: str, release: str) -> None:
+    """All of these releases will do, without a word."""
+    zig = fake_zig(tmp_path, version={"stdout": version + "\n"})
+    zig.check_supported()
+    assert zig.release.name == release
+    assert caplog.messages == []
 
 
-@pytest.mark.parametrize("version", ["0.13.0", "0.15.2", "0.140.0", "1.0.14.1"])
+@pytest.mark.parametrize("version", ["0.18.0-dev.1+abc", "0.140.0", "1.0.0"])
+def test_version_of_the_future(tmp_path, caplog: pytest.LogCaptureFixture, version: str) -> None:
+    """What nobody has tried is taken for the newest that is known, and that is said, once."""
+    zig = fake_zig(tmp_path, version={"stdout": version + "\n"})
+    for _ in range(2):
+        zig.check_supported()
+    assert zig.release is NEWEST
+    (message,) = caplog.messages
+    assert message == (
+        f"Zig {version} at '{zig.path}' is newer than all that fuzzserver was tried with; "
+        "it is taken for Zig 0.17"
+    )
+
+
+@pytest.mark.parametrize("version", ["0.13.0", "0.1.1", "0", "14"])
 def test_unsupported_version(tmp_path, version: str) -> None:
-    """Another version is refused with its number, its path, and the number that we need."""
+    """An older version is refused with its number, its path, and the number that we need."""
     zig = fake_zig(tmp_path, version={"stdout": version + "\n"})
     with pytest.raises(ZigUnsupported) as caught:
         zig.check_supported()
     assert f"Zig {version} at '{zig.path}'" in str(caught.value)
-    assert "0.14.x" in str(caught.value)
+    assert "Zig 0.14 is the oldest that fuzzserver works with" in str(caught.value)
 
 
 @pytest.mark.parametrize("question", ["version", "env"])
@@ -189,7 +217,19 @@ def test_endless_version(tmp_path) -> None:
         _ = Zig(path).version
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"lib_dir": 3}', '{"lib_dir": null}'])
+@pytest.mark.parametrize(
+    ("text", "lib_dir"),
+    [
+        ('.{\n    .lib_dir = "usr/lib/zig",\n    .version = "0.15.2",\n}\n', "/usr/lib/zig"),
+        (r'    .lib_dir = "/z\"\xc3\xbc\\x/\xff/lib",', '/z"\u00fc\\x/\udcff/lib'),
+    ],
+)
+def test_lib_dir_in_zon(tmp_path, text: str, lib_dir: str) -> None:
+    """Since 0.15, what the compiler says of itself is no JSON any more."""
+    assert fake_zig(tmp_path, env={"stdout": text}).lib_dir == Path(lib_dir)
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", "{}", ".{}", '{"lib_dir": 3}', '{"lib_dir": null}'])
 def test_env_without_lib_dir(tmp_path, text: str) -> None:
     """An answer without a library folder is quoted in the error."""
     zig = fake_zig(tmp_path, env={"stdout": text})

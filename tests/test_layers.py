@@ -13,7 +13,7 @@ PACKAGE = Path(fuzzserver.__file__).parent
 
 LAYERS = (
     ("errors",),
-    ("wire", "paths", "findings"),
+    ("wire", "paths", "findings", "instance_input"),
     ("step", "corpus"),
     ("zig", "coverage"),
     ("report", "events", "remote"),

@@ -16,7 +16,6 @@ from fuzzserver.wire.messages import (
     Message,
     MessageReader,
     PathPrefix,
-    ServerTag,
     TestMetadata,
     TestResults,
     client_message,
@@ -24,13 +23,14 @@ from fuzzserver.wire.messages import (
     parse_file_system_inputs,
     parse_u64,
 )
+from fuzzserver.wire.release import OLDEST
 
 MESSAGES = [
-    Message(ServerTag.ZIG_VERSION, b"0.14.1"),
-    Message(ServerTag.ERROR_BUNDLE, bytes(8)),
-    Message(ServerTag.EMIT_DIGEST, bytes(range(17))),
+    Message(0, b"0.14.1"),
+    Message(1, bytes(8)),
+    Message(2, bytes(range(17))),
     Message(4242, b""),
-    Message(ServerTag.COVERAGE_ID, bytes(range(8))),
+    Message(6, bytes(range(8))),
 ]
 
 
@@ -119,7 +119,7 @@ def test_a_stream_that_ends_in_a_header_is_an_error_with_counts(length):
 def test_a_stream_that_ends_in_a_body_is_an_error_with_counts(length):
     """The error tells how much of the body came, and of which message."""
     reader = MessageReader()
-    assert reader.feed(HEADER.pack(ServerTag.EMIT_DIGEST, 17) + bytes(length)) == []
+    assert reader.feed(HEADER.pack(2, 17) + bytes(length)) == []
     with pytest.raises(MessageError, match=rf"after {length} of the 17 bytes of a message body \(tag 2\)"):
         reader.finish()
 
@@ -155,15 +155,15 @@ def test_the_greatest_length_is_awaited():
 
 @pytest.mark.parametrize(("text", "value"), [("49e67756ea1c6d82", 0x826D1CEA5677E649), ("00" * 8, 0)])
 def test_u64_bodies(text, value):
-    """coverage_id and fuzz_start_addr are eight bytes, lowest first."""
-    assert parse_u64(bytes.fromhex(text), "coverage_id") == value
+    """fuzz_start_addr is eight bytes, lowest first."""
+    assert parse_u64(bytes.fromhex(text), "fuzz_start_addr") == value
 
 
 @pytest.mark.parametrize("length", [0, 7, 9, 32])
 def test_u64_bodies_of_other_lengths_are_refused(length):
-    """The error names message and length (Zig 0.16 sends 32 bytes)."""
-    with pytest.raises(MessageError, match=f"coverage_id must have 8 bytes, got {length}"):
-        parse_u64(bytes(length), "coverage_id")
+    """The error names message and length."""
+    with pytest.raises(MessageError, match=f"fuzz_start_addr must have 8 bytes, got {length}"):
+        parse_u64(bytes(length), "fuzz_start_addr")
 
 
 @pytest.mark.parametrize(
@@ -225,14 +225,14 @@ def test_emit_bin_path_without_a_path_is_refused(body):
 )
 def test_file_system_inputs(body, inputs):
     """Prefix and path of each file, with or without a last NUL, in any bytes."""
-    assert parse_file_system_inputs(body) == inputs
+    assert parse_file_system_inputs(body, OLDEST.path_prefixes) == inputs
 
 
 @pytest.mark.parametrize("prefix", [5, 47, 255])
 def test_file_system_inputs_with_an_unknown_prefix_are_refused(prefix):
     """A folder that we do not know is an error, not a wrong path."""
     with pytest.raises(MessageError, match=f"unknown path prefix {prefix}"):
-        parse_file_system_inputs(b"\x01ok\0" + bytes([prefix]) + b"lost\0")
+        parse_file_system_inputs(b"\x01ok\0" + bytes([prefix]) + b"lost\0", OLDEST.path_prefixes)
 
 
 def test_test_metadata_in_both_directions():
@@ -298,10 +298,10 @@ def test_random_bodies_raise_message_errors_only(body):
     parsers = (
         EmitDigest.parse,
         parse_emit_bin_path,
-        parse_file_system_inputs,
+        lambda data: parse_file_system_inputs(data, OLDEST.path_prefixes),
         TestMetadata.parse,
         TestResults.parse,
-        lambda data: parse_u64(data, "coverage_id"),
+        lambda data: parse_u64(data, "fuzz_start_addr"),
     )
     for parse in parsers:
         try:

@@ -1,50 +1,62 @@
-"""The ``--listen=-`` protocol of Zig 0.14 (Zig: ``std/zig/Server.zig`` and ``std/zig/Client.zig``).
+"""The ``--listen=-`` protocol (Zig: ``std/zig/Server.zig`` and ``std/zig/Client.zig``).
 
 A message in either direction is a header of two u32, tag and body length in bytes, and the body.
 The compiler and every test executable speak it; "server" is the child process, "client" is us.
-Numbers are little-endian and unaligned.
+Numbers are little-endian and unaligned. Tags of the child's messages, and some bodies, are not the same in
+all releases: ``release`` knows which is which.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import ClassVar, Self
 
 from fuzzserver.errors import MessageError
 
 __all__ = [
+    "BroadcastFuzzInput",
     "ClientTag",
+    "CoverageId",
     "EmitDigest",
     "FileSystemInput",
     "Message",
     "MessageReader",
     "PathPrefix",
     "ServerTag",
+    "StartFuzzing",
     "TestMetadata",
     "TestResults",
+    "client_bytes",
     "client_message",
     "parse_emit_bin_path",
     "parse_file_system_inputs",
+    "parse_u32",
     "parse_u64",
 ]
 
 
-class ServerTag(IntEnum):
-    """Messages of the child process, in the numbering of Zig 0.14."""
+class ServerTag(Enum):
+    """What a message of the child process is about; its number depends on the release."""
 
-    ZIG_VERSION = 0
-    ERROR_BUNDLE = 1
-    EMIT_DIGEST = 2
-    TEST_METADATA = 3
-    TEST_RESULTS = 4
-    FILE_SYSTEM_INPUTS = 5
-    COVERAGE_ID = 6
-    FUZZ_START_ADDR = 7
+    ZIG_VERSION = "zig_version"
+    ERROR_BUNDLE = "error_bundle"
+    EMIT_DIGEST = "emit_digest"
+    TEST_METADATA = "test_metadata"
+    TEST_STARTED = "test_started"
+    TEST_RESULTS = "test_results"
+    FILE_SYSTEM_INPUTS = "file_system_inputs"
+    COVERAGE_ID = "coverage_id"
+    FUZZ_START_ADDR = "fuzz_start_addr"
+    FUZZ_TEST_CHANGE = "fuzz_test_change"
+    BROADCAST_FUZZ_INPUT = "broadcast_fuzz_input"
+    TIME_REPORT = "time_report"
+    DISCOVERED_INPUTS = "discovered_inputs"
+    CONFIG = "config"
 
 
 class ClientTag(IntEnum):
-    """Messages to the child process, in the numbering of Zig 0.14."""
+    """Messages to the child process; each release only adds some."""
 
     EXIT = 0
     UPDATE = 1
@@ -53,6 +65,7 @@ class ClientTag(IntEnum):
     QUERY_TEST_METADATA = 4
     RUN_TEST = 5
     START_FUZZING = 6
+    NEW_FUZZ_INPUT = 7
 
 
 HEADER = struct.Struct("<II")
@@ -65,8 +78,35 @@ MAX_BODY = 256 * 1024 * 1024
 
 def client_message(tag: ClientTag, *args: int) -> bytes:
     """A message to the child: ``args`` are u32 each (the test index of ``run_test``, say)."""
-    body = b"".join(U32.pack(arg) for arg in args)
+    return client_bytes(tag, b"".join(U32.pack(arg) for arg in args))
+
+
+def client_bytes(tag: ClientTag, body: bytes) -> bytes:
+    """A message to the child with any body."""
     return HEADER.pack(tag, len(body)) + body
+
+
+@dataclass(frozen=True, slots=True)
+class StartFuzzing:
+    """What an instance is to fuzz, from Zig 0.16 on: the body of ``start_fuzzing``.
+
+    Trailing:
+    * for each test: u32 length of its name, the name
+    """
+
+    limit_kind: int
+    """0: for ever; 1: for so many runs."""
+    amount: int
+    """The number of the instance, or of runs."""
+    names: tuple[str, ...]
+
+    LAYOUT: ClassVar = struct.Struct("<BQI")
+
+    def serialize(self) -> bytes:
+        """Kind, amount, and the names."""
+        names = [name.encode("utf-8", "surrogateescape") for name in self.names]
+        head = self.LAYOUT.pack(self.limit_kind, self.amount, len(names))
+        return head + b"".join(U32.pack(len(name)) + name for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +163,61 @@ class MessageReader:
 
 
 def parse_u64(body: bytes, name: str) -> int:
-    """The body of ``coverage_id`` and ``fuzz_start_addr``: one u64. ``name`` is for the error."""
-    if len(body) != U64.size:
-        raise MessageError(f"{name} must have {U64.size} bytes, got {len(body)}")
-    (value,) = U64.unpack(body)
+    """The body of ``fuzz_start_addr``: one u64. ``name`` is for the error."""
+    return _parse_int(U64, body, name)
+
+
+def parse_u32(body: bytes, name: str) -> int:
+    """The body of ``fuzz_test_change``: one u32. ``name`` is for the error."""
+    return _parse_int(U32, body, name)
+
+
+def _parse_int(layout: struct.Struct, body: bytes, name: str) -> int:
+    if len(body) != layout.size:
+        raise MessageError(f"{name} must have {layout.size} bytes, got {len(body)}")
+    (value,) = layout.unpack(body)
     assert isinstance(value, int)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageId:
+    """Which coverage file a worker writes, and, from Zig 0.16 on, what was in it before."""
+
+    id: int
+    n_runs: int = 0
+    unique_runs: int = 0
+    seen_pcs: int = 0
+
+    LAYOUT: ClassVar = struct.Struct("<QQQQ")
+
+    @classmethod
+    def parse(cls, body: bytes, size: int) -> Self:
+        """Read ``size`` bytes: the id, or all four."""
+        if len(body) != size:
+            raise MessageError(f"coverage_id must have {size} bytes, got {len(body)}")
+        return cls(*struct.unpack(f"<{size // U64.size}Q", body))
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastFuzzInput:
+    """An input that an instance found, for the others: also the body of ``new_fuzz_input``.
+
+    Trailing:
+    * the input
+    """
+
+    index: int
+    """Of its test, in the list of ``start_fuzzing``."""
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read the index; what follows is the input."""
+        if len(body) < U32.size:
+            raise MessageError(f"broadcast_fuzz_input needs {U32.size} bytes, got {len(body)}")
+        (index,) = U32.unpack_from(body)
+        return cls(index, body[U32.size :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +256,14 @@ def parse_emit_bin_path(body: bytes) -> tuple[bool, str]:
     return bool(body[0] & 1), body[1:].decode("utf-8", "surrogateescape")
 
 
-class PathPrefix(IntEnum):
+class PathPrefix(Enum):
     """The folder that a ``file_system_inputs`` path is relative to."""
 
-    CWD = 0
-    ZIG_LIB = 1
-    LOCAL_CACHE = 2
-    GLOBAL_CACHE = 3
+    CWD = "cwd"
+    ZIG_LIB = "zig_lib"
+    LOCAL_CACHE = "local_cache"
+    GLOBAL_CACHE = "global_cache"
+    BUILD_ROOT = "build_root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +274,17 @@ class FileSystemInput:
     sub_path: str
 
 
-def parse_file_system_inputs(body: bytes) -> list[FileSystemInput]:
-    """NUL-separated strings; the first byte of each is its prefix plus one."""
-    inputs = []
+def parse_file_system_inputs(body: bytes, prefixes: Mapping[int, PathPrefix]) -> list[FileSystemInput]:
+    """NUL-separated strings; the first byte of each is one of ``prefixes``. A file is named once."""
+    inputs: dict[FileSystemInput, None] = {}
     for entry in body.split(b"\0"):
         if not entry:
             continue
-        try:
-            prefix = PathPrefix(entry[0] - 1)
-        except ValueError:
-            raise MessageError(f"file_system_inputs has unknown path prefix {entry[0]}") from None
-        inputs.append(FileSystemInput(prefix, entry[1:].decode("utf-8", "surrogateescape")))
-    return inputs
+        prefix = prefixes.get(entry[0])
+        if prefix is None:
+            raise MessageError(f"file_system_inputs has unknown path prefix {entry[0]}")
+        inputs[FileSystemInput(prefix, entry[1:].decode("utf-8", "surrogateescape"))] = None
+    return list(inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +352,18 @@ class TestResults:
     log_err_count: int
 
     LAYOUT: ClassVar = struct.Struct("<II")
+    WIDE_LAYOUT: ClassVar = struct.Struct("<IQ")
+
+    @classmethod
+    def parse_with_status(cls, body: bytes) -> Self:
+        """As since Zig 0.16: index and flags. Two bits say pass, fail or skip; then one for a fuzz test, 30
+        of logged errors, 31 of leaks."""
+        if len(body) != cls.WIDE_LAYOUT.size:
+            raise MessageError(f"test_results must have {cls.WIDE_LAYOUT.size} bytes, got {len(body)}")
+        index, flags = cls.WIDE_LAYOUT.unpack(body)
+        status = flags & 3
+        log_err_count = flags >> 3 & (1 << 30) - 1
+        return cls(index, status == 1, status == 2, flags >> 33 != 0, bool(flags & 4), log_err_count)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:

@@ -32,14 +32,13 @@ from fuzzserver.wire.messages import (
     ClientTag,
     EmitDigest,
     FileSystemInput,
-    Message,
-    MessageReader,
     PathPrefix,
     ServerTag,
     client_message,
     parse_emit_bin_path,
     parse_file_system_inputs,
 )
+from fuzzserver.wire.release import ServerMessage, ServerReader, ZigRelease
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.leftovers import Leftovers
 from fuzzserver.zig.process import COMPILER_LIMITS, ChildGroup, ChildTimeout, PipedChild, describe_exit
@@ -173,7 +172,7 @@ class ZigCompileClient:
         argv = [str(self.zig.path), *args, "--listen=-"]
         command = shlex.join(argv)
         self.check()
-        session = _Session(self.zig.version, cache_dir, cwd)
+        session = _Session(self.zig.version, self.zig.release, cache_dir, cwd)
         leftovers = Leftovers((cache_dir, global_cache_dir or self.global_cache_dir))
         try:
             with (
@@ -212,7 +211,7 @@ class ZigCompileClient:
             raise CompileErrors(text)
         if session.output_dir is None:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
-        inputs = self._source_paths(session, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
+        inputs = self._source_paths(session, args, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
         return CompileResult(session.output_dir, cache_dir, session.cache_hit, inputs)
 
     def compile_if_changed(self, args: Sequence[str], cache_dir: Path, artifact: str) -> CompileResult:
@@ -266,7 +265,7 @@ class ZigCompileClient:
 
     def _run(self, child: PipedChild, session: "_Session", command: str) -> int:
         deadline = time.monotonic() + self.zig.timeout
-        reader = MessageReader()
+        reader = ServerReader(self.zig.release)
         left = MAX_STDOUT
         child.send(client_message(ClientTag.UPDATE) + client_message(ClientTag.EXIT))
         try:
@@ -297,10 +296,11 @@ class ZigCompileClient:
             ) from error
 
     def _source_paths(
-        self, session: "_Session", cwd: Path, cache_dir: Path, global_cache_dir: Path
+        self, session: "_Session", args: Sequence[str], cwd: Path, cache_dir: Path, global_cache_dir: Path
     ) -> tuple[SourcePath, ...]:
         roots = {
             PathPrefix.CWD: str(cwd),
+            PathPrefix.BUILD_ROOT: str(cwd / _build_root(args)),
             PathPrefix.ZIG_LIB: str(self.zig.lib_dir),
             PathPrefix.LOCAL_CACHE: str(cache_dir),
             PathPrefix.GLOBAL_CACHE: str(global_cache_dir),
@@ -323,6 +323,11 @@ def _working_folder() -> Path:
         return Path("/")
 
 
+def _build_root(args: Sequence[str]) -> str:
+    """What a compile is told that the paths of its modules are relative to."""
+    return args[args.index("--build-root") + 1] if "--build-root" in args[:-1] else ""
+
+
 def _source_path(root: str, sub_path: str) -> SourcePath:
     # Reached through a symbolic link, a file below the compiler's folder comes with its whole path.
     if os.path.isabs(sub_path):
@@ -333,8 +338,9 @@ def _source_path(root: str, sub_path: str) -> SourcePath:
 class _Session:
     """What the messages of one compile said so far."""
 
-    def __init__(self, version: str, cache_dir: Path, cwd: Path) -> None:
+    def __init__(self, version: str, release: ZigRelease, cache_dir: Path, cwd: Path) -> None:
         self._version = version
+        self._release = release
         self._cache_dir = cache_dir
         self._cwd = cwd
         self.error_bundle = ErrorBundle()
@@ -343,7 +349,7 @@ class _Session:
         self.inputs: list[FileSystemInput] = []
         self.stderr = bytearray()
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: ServerMessage) -> None:
         """Take in one message; other tags than these are none of our business."""
         match message.tag:
             case ServerTag.ZIG_VERSION:
@@ -363,7 +369,7 @@ class _Session:
                 self.cache_hit, path = parse_emit_bin_path(message.body)
                 self.output_dir = (self._cwd / path).parent
             case ServerTag.FILE_SYSTEM_INPUTS:
-                self.inputs = parse_file_system_inputs(message.body)
+                self.inputs = parse_file_system_inputs(message.body, self._release.path_prefixes)
 
     def stderr_text(self) -> str:
         """The end of what the compiler wrote on stderr."""

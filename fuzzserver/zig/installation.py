@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -13,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fuzzserver.errors import ZigNotFound, ZigProcessFailed, ZigTimeout, ZigUnsupported
+from fuzzserver.wire.release import NEWEST, OLDEST, ZigRelease, is_newer, release_of
 from fuzzserver.zig.process import (
     COMPILER_LIMITS,
     ChildGroup,
@@ -24,7 +27,8 @@ from fuzzserver.zig.process import (
 
 __all__ = ["Zig", "find_zig"]
 
-SUPPORTED = "0.14."
+log = logging.getLogger(__name__)
+
 MAX_ANSWER = 1 << 20
 """Bytes of an answer; Zig's have some hundred."""
 HOW_TO_GET = "pip install 'fuzzserver[zig]' brings one, or name one with --zig PATH"
@@ -69,6 +73,24 @@ class Zig:
         return self._ask("version").strip()
 
     @cached_property
+    def release(self) -> ZigRelease:
+        """How this version speaks and behaves; ZigUnsupported if it is older than all that are known."""
+        version = self.version
+        release = release_of(version)
+        if release is None:
+            self.forget()
+            raise ZigUnsupported(
+                f"Zig {version} at '{self.path}' is not supported: "
+                f"Zig {OLDEST.name} is the oldest that fuzzserver works with; {HOW_TO_GET}"
+            )
+        if is_newer(version):
+            log.warning(
+                "Zig %s at '%s' is newer than all that fuzzserver was tried with; it is taken for Zig %s",
+                version, self.path, NEWEST.name,
+            )  # fmt: skip
+        return release
+
+    @cached_property
     def lib_dir(self) -> Path:
         """The folder with ``std`` and ``docs``."""
         return self._parse_lib_dir(self._ask("env"))
@@ -84,23 +106,17 @@ class Zig:
 
     def forget(self) -> None:
         """There may be another compiler at the path now: ask again when it matters."""
-        for name in ("version", "lib_dir"):
+        for name in ("version", "release", "lib_dir"):
             self.__dict__.pop(name, None)
 
     def check_supported(self) -> None:
-        """ZigUnsupported unless the version is one whose protocol we speak."""
-        version = self.version
-        if not version.startswith(SUPPORTED):
-            self.forget()
-            raise ZigUnsupported(
-                f"Zig {version} at '{self.path}' is not supported: this version of fuzzserver "
-                f"needs Zig {SUPPORTED}x; {HOW_TO_GET}"
-            )
+        """ZigUnsupported unless the version is one whose protocol we speak, or a newer one."""
+        _ = self.release
 
     def _parse_lib_dir(self, text: str) -> Path:
         try:
             # The path may be relative to where the command ran.
-            return Path("/", json.loads(text)["lib_dir"])
+            return Path("/", _lib_dir_in_zon(text) or json.loads(text)["lib_dir"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ZigProcessFailed(f"'{self.path} env' printed no lib_dir: {text[:200]!r}") from error
 
@@ -133,6 +149,18 @@ class Zig:
         if not text.strip():
             raise ZigProcessFailed(f"'{self.path} {question}' printed nothing; is it a Zig compiler?")
         return text
+
+
+_LIB_DIR_IN_ZON = re.compile(r'^ *\.lib_dir = "((?:[^"\\]|\\.)*)"', re.MULTILINE)
+
+
+def _lib_dir_in_zon(text: str) -> str | None:
+    """What ``zig env`` prints since 0.15, with bytes other than ASCII as ``\\xNN``; None if it is JSON."""
+    found = _LIB_DIR_IN_ZON.search(text)
+    if found is None:
+        return None
+    literal = found[1].encode("utf-8").decode("unicode_escape")
+    return os.fsdecode(literal.encode("latin-1"))
 
 
 def _environment() -> dict[str, str]:

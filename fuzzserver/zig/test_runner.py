@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzzserver.errors import MessageError, TestRunnerError
-from fuzzserver.wire.messages import (
-    ClientTag,
-    Message,
-    MessageReader,
-    ServerTag,
-    TestMetadata,
-    TestResults,
-    client_message,
-)
+from fuzzserver.wire.messages import ClientTag, ServerTag, TestMetadata, client_message
+from fuzzserver.wire.release import ServerMessage, ServerReader, ZigRelease
 from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild, describe_exit
 
 __all__ = ["FoundTests", "find_fuzz_tests", "test_runner_argv"]
@@ -74,7 +67,7 @@ class _Conversation:
 
     def __init__(self, child: PipedChild) -> None:
         self._child = child
-        self._reader = MessageReader()
+        self._reader = ServerReader()
         self._stderr = KeptOutput(MAX_STDERR)
         self._deadline = 0.0
         self._messages = self._receive()
@@ -96,11 +89,16 @@ class _Conversation:
         stderr = self._stderr.text.strip()
         raise TestRunnerError(f"{status}{': ' if stderr else ''}{stderr}")
 
+    @property
+    def release(self) -> ZigRelease:
+        """That of the compiler that made the executable."""
+        return self._reader.release
+
     def close(self) -> None:
-        """Release what waits for the pipes: the generator refers to us, and so would linger."""
+        """Let go what waits for the pipes: the generator refers to us, and so would linger."""
         self._messages.close()
 
-    def _receive(self) -> Generator[Message, None, None]:
+    def _receive(self) -> Generator[ServerMessage, None, None]:
         for name, data in self._child.output(lambda: self._deadline):
             if name == "stderr":
                 self._stderr += data
@@ -127,7 +125,7 @@ def _run_tests(children: ChildGroup, child: _Conversation, found: FoundTests, ne
                 "test '%s' %s; it cannot be told whether it is a fuzz test", found.names[index], error
             )
             return index + 1
-        results = TestResults.parse(answer)
+        results = child.release.parse_test_results(answer)
         if results.fail or results.leak:
             log.warning("test '%s' %s", found.names[index], "failed" if results.fail else "leaked memory")
         if results.fuzz:
