@@ -1,14 +1,19 @@
-"""The interesting inputs of one fuzz test: what the fuzzer keeps in ``f/<test name>/`` of its cache folder.
+"""The interesting inputs of one fuzz test: what the fuzzer keeps in a folder in ``f/`` of its cache folder.
 
-Zig 0.14 maps a whole page for each input and does not store how long the input in it is, so its files are
-zero-padded to 4096 bytes or more; read again at the next start, the padding is taken for input, and the
-fuzzer gets some 20 times slower. So files are cut after their last byte that is not zero before a worker
-starts, and copies are cut as well. (Zig: ``initNextInput`` of ``lib/fuzzer.zig``.)
+Until 0.15, Zig maps a whole page for each input and does not store how long the input in it is, so its
+files are zero-padded to 4096 bytes or more; read again at the next start, the padding is taken for input,
+and the fuzzer gets some 20 times slower. So files are cut after their last byte that is not zero before a
+worker starts, and copies are cut as well. (Zig: ``initNextInput`` of ``lib/fuzzer.zig``.)
+
+Since 0.16, files are as long as their inputs, and what is tried lies elsewhere: in ``instance_input``.
+(Zig: ``ensureCorpusLoaded`` and ``removeInput`` there.)
 """
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
 import secrets
 import stat
 import time
@@ -18,9 +23,11 @@ from urllib.parse import quote
 
 from fuzzserver.errors import InputError
 from fuzzserver.files import open_regular, read_regular
-from fuzzserver.findings import write_whole
+from fuzzserver.findings import InputForm, write_whole
+from fuzzserver.wire.release import ZigRelease
+from fuzzserver.wire.wyhash import wyhash
 
-__all__ = ["Corpus", "CorpusInput", "SharedCorpus"]
+__all__ = ["Corpus", "CorpusInput", "ExactCorpus", "SharedCorpus", "corpus_of", "form_of"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +42,8 @@ MAX_STIR = 200
 
 PAGE = 4096
 """Sizes of files that the fuzzer has mapped are multiples of it: ``page_size_max`` of ``std/heap.zig``."""
+
+_HEX_NAME = re.compile(r"0|[1-9a-f][0-9a-f]{0,7}")
 
 EXPORT_INTERVAL = 2.0
 """Seconds between two looks for inputs to save."""
@@ -53,14 +62,19 @@ class CorpusInput:
 
 
 class Corpus:
-    """The folder of one test. While a worker runs on it, it is only read."""
+    """The folder of one test. While a worker runs on it, it is only read.
 
-    def __init__(self, folder: Path, target: str, test: str) -> None:
+    Files have the numbers of inputs for names, and are padded.
+    """
+
+    def __init__(self, folder: Path, target: str, test: str, form: InputForm = "bytes") -> None:
         self.folder = folder
         self.target = target
         self.test = test
+        self.form = form
         self._first_number: int | None = None
         self._stirred: bytes | None = None
+        self._forgotten: set[bytes] = set()
 
     @property
     def problem(self) -> str | None:
@@ -80,10 +94,22 @@ class Corpus:
         """The files in the order of their numbers. The fuzzer makes no links, and nothing but files."""
         try:
             with os.scandir(self.folder) as entries:
-                names = [entry.name for entry in entries if _is_input(entry)]
+                names = [entry.name for entry in entries if _is_small_file(entry)]
         except OSError:
             return []
-        return [self.folder / name for name in sorted(names, key=int)]
+        found = [(number, name) for name in names if (number := self._number(name)) is not None]
+        return [self.folder / name for _, name in sorted(found)]
+
+    def _number(self, name: str) -> int | None:
+        """The number of the input in a file of this name; None if it is none of an input."""
+        return int(name) if name.isascii() and name.isdigit() else None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / str(number)
+
+    def trimmed(self, content: bytes) -> bytes:
+        """The input in what a file holds."""
+        return content.rstrip(b"\0")
 
     def _current(self, paths: list[Path]) -> Path | None:
         """The file of the input that is being tried, if there is one: a worker may have ended before that.
@@ -112,12 +138,11 @@ class Corpus:
         first = self.first_number
         if first is None:
             return
-        inputs = dict.fromkeys(_read_trimmed(path) for path in self._kept_paths())
-        inputs.pop(b"", None)
-        if self._stirred is not None:
-            inputs.pop(self._stirred, None)
-        for number, data in enumerate(inputs, first):
-            path = self.folder / str(number)
+        inputs = dict.fromkeys(self.trimmed(_read(path)) for path in self._kept_paths())
+        for data in (b"", self._stirred or b"", *self._forgotten):
+            inputs.pop(data, None)
+        kept = {self._path(number): data for number, data in enumerate(inputs, first)}
+        for path, data in kept.items():
             there = _read(path)
             if there == data:
                 continue
@@ -126,13 +151,17 @@ class Corpus:
             else:
                 _write(path, data)
         for path in self._paths():
-            if int(path.name) >= first + len(inputs):
+            if path not in kept:
                 path.unlink(missing_ok=True)
+
+    def forget(self, data: bytes) -> None:
+        """Leave an input out from the next ``tidy`` on: one that breaks each worker that begins with it."""
+        self._forgotten.add(data)
 
     def stir(self) -> None:
         """Add a random input until the next ``tidy``. Only while no worker runs.
 
-        Zig 0.14's fuzzer always begins with the same random numbers: on the same inputs, it would do what
+        The fuzzer always begins with the same random numbers: on the same inputs, it would do what
         it did before, and fail where it failed before.
         """
         if self.first_number is not None:
@@ -148,7 +177,7 @@ class Corpus:
         """Where the fuzzer begins to count, after the inputs that the test itself names; None if unknown."""
         paths = self._paths()
         if paths:
-            self._first_number = int(paths[0].name)
+            self._first_number = self._number(paths[0].name)
         return self._first_number
 
     def add(self, inputs: list[bytes], first_number: int) -> int:
@@ -156,30 +185,72 @@ class Corpus:
         self.folder.mkdir(parents=True, exist_ok=True)  # Somebody may have removed it.
         paths = self._paths()
         have = {b"", *map(_read, paths)}
-        number = int(paths[-1].name) + 1 if paths else first_number
+        last = self._number(paths[-1].name) if paths else None
         new = [data for data in dict.fromkeys(inputs) if data not in have]
-        for position, data in enumerate(new, number):
-            _write(self.folder / str(position), data)
+        for number, data in enumerate(new, first_number if last is None else last + 1):
+            _write(self._path(number), data)
         return len(new)
 
     def inputs(self) -> list[CorpusInput]:
         """All inputs but the one that is being tried."""
         found = []
         for path in self._kept_paths():
-            try:
-                found.append(CorpusInput(int(path.name), len(_read_trimmed(path)), path.stat().st_mtime))
-            except OSError:
-                pass  # It was tidied away just now.
+            number = self._number(path.name)
+            assert number is not None, "paths are those of numbers"
+            with contextlib.suppress(OSError):  # It was tidied away just now.
+                found.append(CorpusInput(number, len(self.trimmed(_read(path))), path.stat().st_mtime))
         return found
 
     def input(self, number: int) -> bytes:
         """One input; InputError if there is none of that number."""
         try:
-            return _read_file(self.folder / str(number)).rstrip(b"\0")
+            return self.trimmed(_read_file(self._path(number)))
         except OSError as error:
             raise InputError(
                 f"the corpus of '{self.test}' has no input {number}: {error.strerror}"
             ) from error
+
+
+class ExactCorpus(Corpus):
+    """The folder of one test where each file is as long as its input. Names are hexadecimal numbers.
+
+    The fuzzer reads from 0 to the first number that is missing, and panics if the file of its next input
+    is there: ``tidy`` closes gaps. Each worker has another seed, so that nothing needs to be stirred. It
+    may remove inputs while it runs, and give their numbers to others.
+    """
+
+    problem = None
+
+    def _number(self, name: str) -> int | None:
+        return int(name, 16) if _HEX_NAME.fullmatch(name) else None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:x}"
+
+    def trimmed(self, content: bytes) -> bytes:
+        """All of it."""
+        return content
+
+    def _current(self, paths: list[Path]) -> Path | None:
+        return None
+
+    first_number = 0
+
+    def stir(self) -> None:
+        """Nothing."""
+
+
+def form_of(release: ZigRelease) -> InputForm:
+    """What tests of this release make of their inputs."""
+    return "smith" if release.reads_smith else "bytes"
+
+
+def corpus_of(release: ZigRelease, cache_root: Path, target: str, test: str) -> Corpus:
+    """The corpus of a test, where the fuzzer of this release keeps it."""
+    if not release.stores_lengths:
+        return Corpus(cache_root / "f" / test, target, test, form_of(release))
+    name = wyhash(0, os.fsencode(test)).to_bytes(8, "little").hex()
+    return ExactCorpus(cache_root / "f" / name, target, test, form_of(release))
 
 
 class SharedCorpus:
@@ -223,7 +294,7 @@ class SharedCorpus:
             return
         self._given = True
         inputs = [data for folder in (self._common, self._own) for data in _files(folder)]
-        self._names.update(_content_name(data.rstrip(b"\0")) for data in inputs)
+        self._names.update(_content_name(corpus.trimmed(data)) for data in inputs)
         added = corpus.add(inputs, first_number)
         log.info("'%s': %d of %d inputs in '%s' are new to it", corpus.test, added, len(inputs), self._common)
 
@@ -242,9 +313,11 @@ class SharedCorpus:
 
     def _save_new(self, corpus: Corpus) -> None:
         for each in set(corpus.inputs()) - self._seen:
-            data = _read_trimmed(corpus.folder / str(each.number))
+            try:
+                data = corpus.input(each.number)
+            except InputError:
+                continue  # It was tidied away just now.
             name = _content_name(data)
-            # It is empty if it was tidied away just now.
             if data and name not in self._names and not corpus.is_stirred(data):
                 write_whole(self._own / name, data)
                 self._names.add(name)
@@ -271,13 +344,12 @@ def _read_beginning(path: Path) -> bytes:
         return b""
 
 
-def _is_input(entry: os.DirEntry[str]) -> bool:
+def _is_small_file(entry: os.DirEntry[str]) -> bool:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return False
-    is_number = entry.name.isascii() and entry.name.isdigit()
-    return is_number and stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE
+    return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE
 
 
 def _read_file(path: Path) -> bytes:
@@ -314,7 +386,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _read_trimmed(path: Path) -> bytes:
-    return _read(path).rstrip(b"\0")

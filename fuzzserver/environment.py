@@ -25,6 +25,9 @@ __all__ = ["cache_dir_of", "coverage_id_of_file", "serving", "zig_of"]
 
 log = logging.getLogger(__name__)
 
+PAGES = ("fuzzer/web/index.html", "build-web/index.html")
+"""What a folder for ``--lib-dir`` has: the page of Zig 0.14, or that of later ones."""
+
 
 def zig_of(args: argparse.Namespace) -> Zig:
     """The compiler, known to work and to be one that we speak with."""
@@ -67,10 +70,9 @@ def coverage_id_of_file(path: Path) -> int:
 @contextmanager
 def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator[WebServer]:
     """A started server that has said where it is."""
-    if args.lib_dir is not None and not (args.lib_dir / "fuzzer" / "web" / "index.html").is_file():
-        raise InputError(
-            f"'{args.lib_dir}' has no fuzzer/web/index.html; --lib-dir takes the folder above 'fuzzer'"
-        )
+    if args.lib_dir is not None and not any((args.lib_dir / page).is_file() for page in PAGES):
+        pages = " or ".join(PAGES)
+        raise InputError(f"'{args.lib_dir}' has no {pages}; --lib-dir takes the folder above that")
     web_server = WebServer(
         fuzz_run_steps=steps,
         listen_address=(args.host, args.port),
@@ -86,6 +88,8 @@ def serving(args: argparse.Namespace, zig: Zig, *steps: FuzzRunStep) -> Iterator
             # However quiet it is to be: without the token, nobody could come in.
             print(f"web interface listening at {web_server.url}", file=sys.stderr)
         log.info("web interface listening at %s", web_server.url)
+        if web_server.build_web_url is not None:
+            log.info("the page of '%s' is at %s", args.lib_dir, web_server.build_web_url)
         stack.enter_context(_log_shown(web_server.add_log))
         if not web_server.is_local and args.tls_cert is None:
             log.warning(

@@ -27,6 +27,7 @@ __all__ = [
     "Category",
     "Finding",
     "FindingStore",
+    "InputForm",
     "find_finding",
     "write_whole",
     "zig_string_literal",
@@ -48,6 +49,10 @@ Category = Literal["crash", "hang", "oom"]
 """What people distinguish: it took too long, it took too much, or all else."""
 
 ALL_CATEGORIES: frozenset[Category] = frozenset(get_args(Category))
+
+InputForm = Literal["bytes", "smith"]
+"""What a test makes of an input: it is given the bytes, or a ``std.testing.Smith`` that makes numbers,
+choices and strings of them, in the order in which the test asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Finding:
     """How the test is compiled, to reproduce it later."""
     place: str = ""
     """``path:line:column`` of the innermost frame of the user's code; empty if nobody knows."""
+    form: InputForm = "bytes"
+    """What the test makes of the input."""
 
     @property
     def category(self) -> Category:
@@ -108,6 +115,7 @@ class Finding:
             "n_runs",
             "reproduces",
             "place",
+            "form",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -139,6 +147,7 @@ _CATEGORIES: dict[str, Category] = {"hang": "hang", "out of memory": "oom"}
 _FITS: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
+    InputForm: lambda value: value in get_args(InputForm),
     int: lambda value: type(value) is int,
     float: lambda value: type(value) in (int, float) and _is_finite(value),
     bool | None: lambda value: value is None or isinstance(value, bool),
@@ -300,6 +309,7 @@ class FindingStore:
             "stderr": finding.stderr,
             "input_size": len(data),
             "input_note": input_note(finding),
+            "exact": finding.exact,
             "input_literal": zig_string_literal(data),
             "command": f"fuzzserver repro {finding.id}",
             "argv": list(finding.argv),
@@ -308,12 +318,14 @@ class FindingStore:
 
 
 def input_note(finding: Finding) -> str:
-    """What is uncertain about the input, in a sentence; empty if nothing is."""
+    """What one has to know of the input, in a sentence; empty if it is what the test is given."""
+    if finding.form == "smith":
+        return "The test is not given these bytes, but values that std.testing.Smith makes of them."
     if finding.exact:
         return ""
     return (
-        "Zig 0.14 does not store how long an input is: this is all that the fuzzer's file held, and bytes of "
-        "earlier inputs may follow the input."
+        "Until 0.15, Zig does not store how long an input is: this is all that the fuzzer's file held, and "
+        "bytes of earlier inputs may follow the input."
     )
 
 

@@ -146,6 +146,7 @@ class FuzzSession:
         driver = self._driver
         try:
             driver.start(driver.build())
+            self._audience.set_rebuild(driver.rebuild_asked.set)
             self.ended.set_result(driver.wait())
         except Exception as error:
             if not driver.stopped:
@@ -203,6 +204,7 @@ class FuzzSession:
     def stop(self) -> None:
         """End it at once. May be called twice."""
         self._driver.stop()
+        self._audience.set_rebuild(None)
         if self._thread.ident is not None:  # Else it was never started.
             self._thread.join()
 

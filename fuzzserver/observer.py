@@ -18,6 +18,7 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.coverage_map import CoverageMap
 from fuzzserver.coverage.debug_sources import DebugSources
 from fuzzserver.coverage.queue import CoverageFiles, Msg, MsgQueue, coverage_run, history_run
+from fuzzserver.errors import InputError
 from fuzzserver.events import (
     CoverageEvent,
     Event,
@@ -63,7 +64,7 @@ class Observer:
         self.log_book = LogBook()
         """What the page shows as log; ``add_log`` adds to it."""
         self._msg_queue = MsgQueue()
-        # Guards all of what was told, from ``_fuzz_run_steps`` to ``_corpora``; notified when it changes.
+        # Guards all of what was told, from ``_fuzz_run_steps`` to ``_rebuild``; notified when it changes.
         self._condition = threading.Condition()
         self._fuzz_run_steps = list(fuzz_run_steps)
         self._status = _NO_STATUS
@@ -74,6 +75,7 @@ class Observer:
         # How often each finding was found before this session.
         self._counts_before: dict[str, int] = {}
         self._corpora: dict[Path, Corpus] = {}
+        self._rebuild: Callable[[], object] | None = None
         self._stop_history = threading.Event()
         self._events = Events(self._look)
         self._threads: list[threading.Thread] = []
@@ -160,6 +162,22 @@ class Observer:
         """Show one more corpus."""
         with self._condition:
             self._corpora[corpus.folder] = corpus
+
+    def set_rebuild(self, rebuild: Callable[[], object] | None) -> None:
+        """Have ``rebuild`` called, from any thread, when a viewer wants the tests built again.
+
+        It should only take note of it. None: nobody builds any more.
+        """
+        with self._condition:
+            self._rebuild = rebuild
+
+    def rebuild(self) -> None:
+        """Have the tests built again. InputError if nobody here builds them."""
+        with self._condition:
+            rebuild = self._rebuild
+        if rebuild is None:
+            raise InputError("nobody builds here; 'fuzzserver run' does, while it fuzzes")
+        rebuild()
 
     @property
     def loading(self) -> str | None:
@@ -283,7 +301,7 @@ class Observer:
             steps = list(self._fuzz_run_steps)
         found: list[SourcePath] = []
         for step in steps:
-            found += self._debug_sources.of(step) if step.inputs is None else step.inputs
+            found += self._debug_sources.of(step)
         return found
 
     def report(self, findings: Sequence[Finding] | None = None, seconds: float | None = None) -> Report:

@@ -56,9 +56,9 @@ def compiler_options() -> Parser:
     group.add_argument(
         "--zig-timeout",
         type=seconds,
-        default=300.0,
+        default=900.0,
         metavar="SECONDS",
-        help="end a compiler that takes longer than this (default: 300)",
+        help="end a compiler that takes longer (default: 900; the first build of Zig 0.17 takes minutes)",
     )
     group.add_argument(
         "--cache-dir",
@@ -95,8 +95,8 @@ def server_options() -> Parser:
         "--lib-dir",
         type=Path,
         metavar="FOLDER",
-        help="serve the page in FOLDER/fuzzer/web instead of our own; "
-        "the 'lib' of a Zig 0.14 installation has one",
+        help="serve a page of Zig's: of the 'lib' of a Zig 0.14 installation, fuzzer/web instead of our own; "
+        "of that of a later one, build-web at /build-web/",
     )
     group.add_argument(
         "--allow-host",

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -282,15 +283,18 @@ def _post_session(observer: Observer, cache: Path, pairs: list[Pair]) -> None:
     executable, name = pairs[0].executable.path, pairs[0].name
     step = FuzzRunStep(name, executable, cache, key=f"{cache}:{name}")
     observer.add_step(step)
-    tests = []
+    n_runs: Counter[str] = Counter()
     for pair in pairs:
         file = pair.coverage_file
         observer.post(CoverageMsg(file.coverage_id, step, file.path.parent.parent))
         for test, address in pair.fuzz_tests.items():
             observer.post(EntryPointMsg(file.coverage_id, address))
-            tests.append(TestStatus(test, "stopped", n_runs=file.n_runs))
+            n_runs[test] += file.n_runs
+    # A worker counts the runs of all its tests as one.
+    are_told = all(len(pair.fuzz_tests) == 1 for pair in pairs)
+    tests = tuple(TestStatus(test, "stopped", n_runs=n_runs[test] if are_told else None) for test in n_runs)
     observer.set_target(
-        TargetStatus(step.key, name, "stopped", id=pairs[0].coverage_file.path.name, tests=tuple(tests))
+        TargetStatus(step.key, name, "stopped", id=pairs[0].coverage_file.path.name, tests=tests)
     )
 
 

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Frame", "frame_of", "frame_of_place", "with_paths"]
 
 MAX_LINE = 4096 + 1024
 """Characters of a frame: of a path, and of the rest. Longer lines are hostile, and are not read."""
 
-_PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9}):(?P<column>\d{1,9})"
+# Since Zig 0.16, the column is left out where debug info does not know it.
+_PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9})(?::(?P<column>\d{1,9}))?"
 # The place is atomic: if no function follows the first that fits, none follows a later one. So nothing is
 # tried twice, however hostile a line is.
-_FRAME = re.compile(rf"(?>{_PLACE}: 0x[0-9a-f]+ in )(?P<function>.+) \([^()]*\)")
+_FRAME = re.compile(rf"(?>{_PLACE}: 0x[0-9a-f]+ in )(?P<function>.+) \((?P<unit>[^()]*)\)")
 _ONLY_PLACE = re.compile(r"(?P<path>\S.*):(?P<line>\d{1,9}):(?P<column>\d{1,9})", re.DOTALL)
 
 
@@ -23,13 +24,18 @@ class Frame:
     path: str
     line: int
     column: int
+    """1 if it is not known."""
     function: str
+    unit: str = field(default="", compare=False)
+    """What was compiled at once: ``test``, ``fuzzer``, ``compiler_rt``, say."""
 
 
 def frame_of(line: str) -> Frame | None:
     """The frame that a line tells of; None if it tells of none, or of one whose place is unknown."""
     match = _match(line)
-    return match and Frame(match["path"], int(match["line"]), int(match["column"]), match["function"])
+    return match and Frame(
+        match["path"], int(match["line"]), int(match["column"] or 1), match["function"], match["unit"]
+    )
 
 
 def frame_of_place(place: str) -> Frame | None:

@@ -103,6 +103,8 @@ def shared_zig_cache(zig_cache: Path) -> Iterator[None]:
     """What a Zig that a test starts compiles for all projects, it compiles once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZIG_GLOBAL_CACHE_DIR", str(zig_cache))
+        # Since 0.17, Zig compiles its "zig build" first: optimized, which takes minutes, if not for this.
+        patch.setenv("ZIG_DEBUG_CMD", "1")
         yield
 
 

@@ -89,7 +89,7 @@ class Compile:
     def artifact(self) -> Path:
         """Write what the compile is for."""
         path = self.artifact_path()
-        path.write_bytes(b"\0asm\1\0\0\0")
+        path.write_bytes(elf(pcs=5) if "-ffuzz" in self.argv else b"\0asm\1\0\0\0")
         return path
 
     def succeed(self) -> None:
@@ -104,6 +104,17 @@ class Compile:
         send(EMIT_DIGEST, b"\0" + DIGEST)
 
 
+def elf(pcs: int) -> bytes:
+    """The least that is an executable whose section of instrumented points has so many."""
+    names = b"\0.shstrtab\0__sancov_pcs1\0"
+    table = 64
+    contents = table + 3 * 64
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0, 0, table, 0, 64, 56, 0, 64, 3, 1)
+    strings = struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, contents, len(names), 0, 0, 1, 0)
+    points = struct.pack("<IIQQQQIIQQ", 11, 1, 0, 0, contents + len(names), 8 * pcs, 0, 0, 1, 0)
+    return header + bytes(64) + strings + points + names + bytes(8 * pcs)
+
+
 def compile_kind(function):
     """Make a function known by its name."""
     COMPILES[function.__name__] = function
@@ -115,6 +126,14 @@ def ok(compile: Compile) -> None:
     """As the real one."""
     compile.greet()
     compile.succeed()
+
+
+@compile_kind
+def blind(compile: Compile) -> None:
+    """An executable in which nothing is instrumented, whatever was asked for."""
+    compile.greet()
+    compile.artifact_path().write_bytes(elf(pcs=0))
+    compile.say_success()
 
 
 @compile_kind

@@ -3,8 +3,10 @@
 import os
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import pytest
 
 from fuzzserver.coverage.executable import Executable
 from fuzzserver.step import FuzzRunStep
@@ -21,6 +23,26 @@ def build_exe(client: ZigCompileClient, source: Path, *flags: str) -> Path:
     args = ["build-exe", str(source), *flags, "--name", source.stem]
     result = client.compile([*args, "--cache-dir", str(cache), "--global-cache-dir", str(cache)], cache)
     return result.output_dir / source.stem
+
+
+def build_oracle(client: ZigCompileClient) -> Callable[[Path, Path], bytes]:
+    """Gives for an executable and a coverage file the tables that the compiler's own library makes."""
+    exe = build_exe(client, HERE / "oracle.zig")
+
+    def run(executable: Path, coverage_file: Path) -> bytes:
+        result = subprocess.run([exe, executable, coverage_file], capture_output=True)
+        assert result.returncode == 0, result.stderr.decode(errors="replace")
+        return result.stdout
+
+    return run
+
+
+def explain(ours: bytes, theirs: bytes) -> None:
+    """Fail with the first byte that differs, if any: the bytes themselves are too many to print."""
+    if ours != theirs:
+        pairs = enumerate(zip(ours, theirs, strict=False))
+        at = next((index for index, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+        pytest.fail(f"byte {at} differs: {len(ours)} bytes of ours, {len(theirs)} of Zig's")
 
 
 def zig_run(client: ZigCompileClient, source: Path, *args: str) -> str:

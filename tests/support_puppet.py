@@ -26,7 +26,7 @@ from fuzzserver.coverage.history import History
 from fuzzserver.coverage.history_file import Mark, StoredHistory, save_history
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.coverage.tables import Coverage
-from fuzzserver.findings import Finding, FindingStore
+from fuzzserver.findings import Finding, FindingStore, InputForm
 from fuzzserver.status import TargetStatus
 from fuzzserver.wire.abi import HistorySample, SeenPcsHeader, SourceLocation, coverage_file_name
 
@@ -409,10 +409,15 @@ def findings_of(server: WebServer, folder: Path) -> FindingStore:
 
 
 def corpus_of(
-    server: WebServer, folder: Path, test: str, inputs: Sequence[bytes], target: str = "src/main.zig"
+    server: WebServer,
+    folder: Path,
+    test: str,
+    inputs: Sequence[bytes],
+    target: str = "src/main.zig",
+    form: InputForm = "bytes",
 ) -> Corpus:
     """A corpus with these inputs, numbered from 0, which the server shows."""
-    corpus = Corpus(folder / "f" / re.sub(r"\W", "_", test)[:60], target, test)
+    corpus = Corpus(folder / "f" / re.sub(r"\W", "_", test)[:60], target, test, form)
     corpus.folder.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(inputs):
         (corpus.folder / str(number)).write_bytes(data)

@@ -5,6 +5,9 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
+from fuzzserver.zig import page_compiler
 from fuzzserver.zig.installation import Zig
 
 SCRIPT = Path(__file__).with_name("fake_zig.py")
@@ -36,6 +39,12 @@ def fake_zig(
     path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o755)
     return Zig(path, timeout)
+
+
+@pytest.fixture
+def no_other_zig(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler is installed beside us that could make the page when the one of the test cannot."""
+    monkeypatch.setattr(page_compiler, "packaged_zig", lambda: None)
 
 
 def calls(zig: Zig) -> list[dict]:

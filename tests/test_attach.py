@@ -20,7 +20,7 @@ from fuzzserver.wire.messages import ClientTag, client_message
 from fuzzserver.zig.test_runner import test_runner_argv
 from tests.support_native import coverage_bytes
 from tests.support_time import WAIT
-from tests.support_zig_cache import add_corpus, add_coverage_file, add_executable, add_pair
+from tests.support_zig_cache import add_corpus, add_coverage_file, add_executable, add_pair, set_time
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -320,6 +320,26 @@ def test_no_instrumentation_is_explained(cache, server):
     assert state == "waiting"
     assert "lists no PCs" in text and ".use_llvm = true" in text
     assert server.of(CoverageMsg) == []
+
+
+def test_a_crash_is_news(cache, server, debug_pair, caplog):
+    """Since Zig 0.16, its input is kept in one file for all; an old one is no news, one that comes is."""
+    add_pair(cache, debug_pair)
+    crash = cache / "f" / "crash"
+    crash.parent.mkdir()
+    crash.write_bytes(b"old")
+    set_time(crash, 10)
+    attached = attacher(server, cache)
+    attached.look()
+    attached.look()
+    assert "has crashed" not in server.take(tuple)[-1][1]
+    crash.write_bytes(b"new")
+    for _ in range(2):
+        attached.look()
+    ((state, text),) = server.of(tuple)
+    assert state == "stopped"
+    assert text.endswith(f"\na fuzzer has crashed; 'zig build' has kept the input in '{crash}'.")
+    assert caplog.text.count(str(crash)) == 1
 
 
 def test_a_fault_of_ours_does_not_end_the_thread(cache, server, debug_pair, monkeypatch, caplog):

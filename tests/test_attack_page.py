@@ -81,7 +81,7 @@ def victim(zig: Zig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with WebServer(zig=zig, cache_dir=tmp_path) as server:
         made = Victim(server)
 
-        def build(_client: object, _lib_dir: object, mode: str) -> Path:
+        def build(_client: object, _lib_dir: object, mode: str, **_: object) -> Path:
             made.built.append(mode)
             return wasm
 
@@ -92,7 +92,7 @@ def victim(zig: Zig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             made.note(head.path, found)
             return found
 
-        monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build)
+        monkeypatch.setattr("fuzzserver.zig.page_compiler.build_wasm_binary", build)
         monkeypatch.setattr(Gate, "refusal", refusal)
         server.add_step(FuzzRunStep("secret", wasm, inputs=[SourcePath(tmp_path, "secret.zig")]))
         server.set_target(TargetStatus("secret", "secret", "fuzzing"))

@@ -88,7 +88,7 @@ def test_page_does_not_deny_coverage_while_it_loads(
         go_on.wait(PATIENCE)
         return build_wasm_binary(*args)
 
-    monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build_late)
+    monkeypatch.setattr("fuzzserver.zig.page_compiler.build_wasm_binary", build_late)
     show_pair(web_server, debug_pair.step, debug_pair)
     try:
         page.open(web_server.url)

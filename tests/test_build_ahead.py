@@ -15,6 +15,7 @@ import pytest
 from fuzzserver import FuzzRunStep, WebServer
 from fuzzserver.webserver import BACKGROUND
 from fuzzserver.zig.installation import Zig
+from tests import support_zig_fake
 from tests.support_maps import show_map
 from tests.support_native import code_addresses, hand_made_step
 from tests.support_site import is_building_ahead
@@ -22,6 +23,8 @@ from tests.support_time import WAIT, eventually
 from tests.support_web import Answer, request
 from tests.support_zig_children import processes_naming, wait_until_gone
 from tests.support_zig_fake import compile_calls, fake_zig
+
+no_other_zig = support_zig_fake.no_other_zig
 
 WASM = b"\0asm\1\0\0\0"
 
@@ -121,7 +124,7 @@ def test_who_may_not_hurry_waits(tmp_path: Path, step: FuzzRunStep, monkeypatch:
     with serving(zig, tmp_path) as server:
         compile_ahead(server, zig, step)
         thread, answers = in_background(server, "/main.wasm")
-        eventually(lambda: server._compile_client._nice == 0, "nobody asks")
+        eventually(lambda: server._page_compiler._client._nice == 0, "nobody asks")
         (tmp_path / "bin" / "go").touch()
         thread.join(WAIT)
         assert [answer.body for answer in answers] == [WASM]
@@ -163,6 +166,7 @@ def test_a_stop_before_there_is_anything_to_show(tmp_path: Path) -> None:
     assert compile_calls(zig) == []
 
 
+@pytest.mark.usefixtures("no_other_zig")
 def test_what_fails_is_told_to_who_asks(tmp_path: Path, step: FuzzRunStep, caplog) -> None:
     """A compiler that fails in the background ends nothing, and is tried again."""
     caplog.set_level(logging.INFO)

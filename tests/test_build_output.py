@@ -77,6 +77,33 @@ error: the following build command crashed:
 /p/.zig-cache/o/0a2f/build /zig/zig /zig/lib /p /p/.zig-cache /g --seed 0x81c517e3 -Z198d test --verbose
 """
 
+FAILED_TEST_0_17 = """\
+info(verbose): ./.zig-cache/o/43b4/test --cache-dir=./.zig-cache --seed=0xe0289a15 --listen=-
+test
++- run test 0 pass, 1 fail (1 total)
+error: 'main.test.sum' failed:
+       expected 3, found 2
+       /zig/lib/std/testing.zig:93:17: 0x124e961 in expectEqualInner__func_958 (std.zig)
+                       return error.TestExpectedEqual;
+                       ^
+       /p/src/main.zig:1:14: 0x124e9f1 in test.sum (main.zig)
+       test "sum" { try std.testing.expectEqual(3, 1 + 1); }
+                    ^
+failed command: ./.zig-cache/o/43b4/test --cache-dir=./.zig-cache --seed=0xe0289a15 --listen=-
+
+Build Summary: 1/3 steps succeeded (1 failed); 0/1 tests passed (1 failed)
+test transitive failure
++- run test 0 pass, 1 fail (1 total)
+
+"""
+
+REFUSED_0_17 = """\
+error: invalid option: "no-such"
+info: available option: "target": The CPU architecture, OS, and ABI to build for
+info: available option: "optimize": Prioritize performance, safety, or binary size
+error: configure command exited with code 1: .zig-cache/o/3d70/configurer --zig /zig/zig -Dno-such=1
+"""
+
 FAILED_TOOL = """\
 test
 +- run test
@@ -91,12 +118,19 @@ Build Summary: 0/3 steps succeeded; 1 failed
     ("text", "matters"),
     [
         (COMPILE_ERROR_0_14, COMPILE_ERROR),
-        (COMPILE_ERROR_0_17, f"{COMPILE_ERROR}\nerror: 1 compilation errors"),
+        (COMPILE_ERROR_0_17, COMPILE_ERROR),
         (
             FAILED_TEST,
             "error: 'main.test.failing' failed: hi\n/p/src/main.zig:7:48: 0x10d2017 in test.failing (test)\n"
             "    try std.testing.expect(false);\n    ^",
         ),
+        (
+            FAILED_TEST_0_17,
+            "error: 'main.test.sum' failed:\n       expected 3, found 2\n"
+            "       /p/src/main.zig:1:14: 0x124e9f1 in test.sum (main.zig)\n"
+            '       test "sum" { try std.testing.expectEqual(3, 1 + 1); }\n                    ^',
+        ),
+        (REFUSED_0_17, 'error: invalid option: "no-such"'),
         (
             PANIC,
             "thread 7250 panic: no good\n/p/build.zig:4:25: 0x149fb88 in build (build)\n"
@@ -117,7 +151,19 @@ Build Summary: 0/3 steps succeeded; 1 failed
         ("error: AccessDenied\n", "error: AccessDenied"),
         ("", ""),
     ],
-    ids=["0.14", "0.17", "test", "panic", "tool", "no step 0.14", "no step 0.17", "terse", "silent"],
+    ids=[
+        "0.14",
+        "0.17",
+        "test",
+        "test 0.17",
+        "option 0.17",
+        "panic",
+        "tool",
+        "no step 0.14",
+        "no step 0.17",
+        "terse",
+        "silent",
+    ],
 )
 def test_what_matters(text: str, matters: str) -> None:
     """The error is left, without commands, trees, and what happened in Zig's own files."""

@@ -435,6 +435,19 @@ class TestMisbehavingBuild:
         with pytest.raises(BuildFailed, match="was ended by signal SIGABRT:\nit did not say why"):
             test_commands(zig, tmp_path, "test", [], children)
 
+    def test_timeout(self, children: ChildGroup, tmp_path) -> None:
+        """A build that comes to no test in time is ended, and it is said that there is a limit."""
+        zig = build_fake(tmp_path, "import time; time.sleep(1000)")
+        impatient = Zig(zig.path, 0.5)
+        impatient.__dict__["version"] = zig.version  # That may take longer, on a busy machine.
+        with pytest.raises(BuildFailed) as caught:
+            test_commands(impatient, tmp_path, "test", [], children)
+        assert str(caught.value).splitlines() == [
+            f"'zig build test' in '{tmp_path}' did not end in 0.5 s and was ended "
+            "(--zig-timeout sets the limit):",
+            "it did not say why",
+        ]
+
     def test_no_list_of_steps(self, children: ChildGroup, tmp_path, monkeypatch) -> None:
         """Where the steps cannot be had, in time, it is said how to list them."""
         monkeypatch.setattr(build_zig, "LIST_STEPS_TIMEOUT", 0.5)

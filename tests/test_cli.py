@@ -270,7 +270,7 @@ BAD_INPUT = {
     "zig missing": Bad(SERVE + " --zig /no/zig", "Zig compiler '/no/zig' does not exist; pip install"),
     "zig not executable": Bad(SERVE + " --zig text", "Zig compiler 'text' is not executable"),
     "zig is a folder": Bad(SERVE + " --zig {dir}", "is not executable"),
-    "zig of another version": Bad(SERVE + " --zig zig15/zig", r"Zig 0\.15\.2 at .* needs Zig 0\.14\.x"),
+    "zig that is too old": Bad(SERVE + " --zig zig13/zig", r"Zig 0\.13\.0 at .* Zig 0\.14 is the oldest"),
     "zig is another program": Bad(SERVE + " --zig /bin/echo", "Zig version at '/bin/echo' is not supported"),
     "zig fails": Bad(SERVE + " --zig zigfail/zig", "exited with code 1: out of order"),
     "zig hangs": Bad(SERVE + " --zig zighang/zig --zig-timeout 1", "gave no answer in 1 s"),
@@ -306,7 +306,7 @@ BAD_INPUT = {
     "finding not given": Bad("repro", "the following arguments are required: FINDING"),
     "source missing": Bad(SERVE + " --source /no/source", "source '/no/source' does not exist"),
     "lib-dir without a page": Bad(
-        SERVE + " --lib-dir {dir}", "has no fuzzer/web/index.html; --lib-dir takes the folder above 'fuzzer'"
+        SERVE + " --lib-dir {dir}", "has no fuzzer/web/index.html or build-web/index.html; --lib-dir"
     ),
     "port file in no folder": Bad(
         SERVE + " --port-file /no/folder/port", "cannot write port file '/no/folder/port': No such file"
@@ -370,7 +370,7 @@ def bad_files(debug_pair: FuzzedPair, tmp_path_factory) -> Path:
     store = FindingStore(folder / "project" / ".zig-cache" / "fuzzserver" / "findings")
     for name in ("3f01", "3f02"):
         store.add(Finding(name, "panic", "boom", "main.zig", "main.test.fuzz", 1.0, 1.0), b"input")
-    fake_zig(folder / "zig15", version={"stdout": "0.15.2\n"})
+    fake_zig(folder / "zig13", version={"stdout": "0.13.0\n"})
     fake_zig(folder / "zigfail", version={"stderr": "out of order\n", "exit": 1})
     fake_zig(folder / "zighang", version={"hang": True})
     return folder

@@ -226,7 +226,7 @@ class TestMisbehavingCompiler:
 
     def test_unsupported_version(self, tmp_path) -> None:
         """A compiler whose protocol we do not speak is not even started."""
-        zig = fake_zig(tmp_path / "bin", version={"stdout": "0.16.0\n"})
+        zig = fake_zig(tmp_path / "bin", version={"stdout": "0.13.0\n"})
         with pytest.raises(ZigUnsupported):
             fake_compile(zig, tmp_path)
         assert [call["argv"] for call in calls(zig)] == [["version"]]

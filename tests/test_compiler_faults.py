@@ -22,10 +22,13 @@ from fuzzserver.zig.installation import Zig, find_zig
 from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.shared_builds import SharedBuilds
 from fuzzserver.zig.wasm import build_wasm_binary
+from tests import support_zig_fake
 from tests.support_time import WAIT, eventually
 from tests.support_web import Answer, request
 from tests.support_zig_children import processes_naming, python
 from tests.support_zig_fake import compile_calls, fake_zig
+
+no_other_zig = support_zig_fake.no_other_zig
 
 WASM = b"\0asm\1\0\0\0"
 
@@ -380,6 +383,7 @@ def test_one_build_at_a_time(tmp_path: Path) -> None:
     assert {call["argv"][3] for call in compile_calls(zig)} == {"Debug", "ReleaseSmall"}
 
 
+@pytest.mark.usefixtures("no_other_zig")
 def test_one_error_for_all_and_recovery(tmp_path: Path, caplog) -> None:
     """Those who wait for a build that fails are told so; the next request starts a new one."""
     zig = fake_zig(tmp_path / "bin", compile="exit_3")

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzserver import corpus as module
-from fuzzserver.corpus import MAX_INPUT, PAGE, Corpus, SharedCorpus
+from fuzzserver.corpus import MAX_INPUT, PAGE, Corpus, SharedCorpus, corpus_of
 from fuzzserver.errors import InputError
 from fuzzserver.fuzz.turns import Turn, Turns
 from fuzzserver.fuzz.worker import FuzzTest, FuzzWorker, WorkerLimits
+from fuzzserver.wire.release import NEWEST, OLDEST
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
 from tests.support_fuzzing import lively
@@ -150,6 +151,70 @@ def test_input_that_is_not_there(tmp_path: Path) -> None:
     assert corpus.input(0) == b"a"
     with pytest.raises(InputError, match=r"the corpus of 'main\.test\.fuzz' has no input 1"):
         corpus.input(1)
+
+
+def make_exact(cache: Path, files: dict[str, bytes]) -> Corpus:
+    """A corpus of Zig 0.17's with these files."""
+    corpus = corpus_of(NEWEST, cache, "main.zig", "main.test.fuzz a/b")
+    corpus.folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (corpus.folder / name).write_bytes(data)
+    return corpus
+
+
+LOCKS = {"readlock": b"", "synclock": b""}
+
+
+def test_folder_of_a_test(tmp_path: Path) -> None:
+    """Zig 0.17 really named the folder of ``faults.test.passes`` like this; 0.15 takes the test's name."""
+    new = corpus_of(NEWEST, tmp_path, "main.zig", "faults.test.passes")
+    assert new.folder == tmp_path / "f" / "8424cbe0091a8950"
+    old = corpus_of(OLDEST, tmp_path, "main.zig", "faults.test.passes")
+    assert old.folder == tmp_path / "f" / "faults.test.passes"
+    assert (old.form, new.form) == ("bytes", "smith")
+    assert corpus_of(NEWEST, tmp_path, "main.zig", "../" + 300 * "x").problem is None
+
+
+def test_exact_tidy(tmp_path: Path) -> None:
+    """Numbers are hexadecimal and without gaps, inputs as they are, zeros at the end included, locks left."""
+    corpus = make_exact(tmp_path, {**LOCKS, "0": b"a\0", "2": b"b", "9": b"", "a": b"c" * PAGE, "10": b"d"})
+    assert [(each.number, each.size) for each in corpus.inputs()] == [
+        *((0, 2), (2, 1), (9, 0), (10, PAGE), (16, 1)),
+    ]
+    corpus.tidy()
+    assert files(corpus.folder) == {**LOCKS, "0": b"a\0", "1": b"b", "2": b"c" * PAGE, "3": b"d"}
+    assert corpus.current_input() == b""
+    corpus.stir()
+    assert corpus.add([b"a", b"d", b"e"], 0) == 2
+    assert corpus.input(4) == b"a"
+    assert len(files(corpus.folder)) == 8
+
+
+def test_names_of_no_inputs(tmp_path: Path) -> None:
+    """The fuzzer writes neither capitals nor zeros in front."""
+    corpus = make_exact(tmp_path, {"00": b"a", "A": b"b", "123456789": b"c", "f": b"d"})
+    assert [each.number for each in corpus.inputs()] == [15]
+
+
+def test_forgotten_inputs(tmp_path: Path) -> None:
+    """An input that breaks each worker at its start goes, and those behind it take its place."""
+    corpus = make_exact(tmp_path, {"0": b"a", "1": b"bad", "2": b"c"})
+    corpus.forget(b"bad")
+    corpus.tidy()
+    assert files(corpus.folder) == {"0": b"a", "1": b"c"}
+
+
+def test_exact_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds are there before the first worker, and what is found is saved to its last byte."""
+    monkeypatch.setattr(module, "EXPORT_INTERVAL", 0.0)
+    user = shared(tmp_path / "seeds", {"one": b"1\0"})
+    corpus = make_exact(tmp_path, {})
+    assert user.exchange(corpus), "nothing needs to be known of the fuzzer first"
+    user.give(corpus)
+    assert files(corpus.folder) == {"0": b"1\0"}
+    make_exact(tmp_path, {"1": b"found\0"})
+    assert not user.exchange(corpus)
+    assert list(files(tmp_path / "seeds" / "main.test.fuzz a%2Fb").values()) == [b"found\0"]
 
 
 def shared(folder: Path, seeds: dict[str, bytes]) -> SharedCorpus:

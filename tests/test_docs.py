@@ -50,7 +50,7 @@ from tests.support_web import request
 (SUBPARSERS,) = [each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)]
 COMMANDS: dict[str, argparse.ArgumentParser] = dict(SUBPARSERS.choices)
 
-FOREIGN_OPTIONS = {"--fuzz", "--verbose", "--check", "--ignore-errors", "--slow"}
+FOREIGN_OPTIONS = {"--fuzz", "--verbose", "--check", "--ignore-errors", "--slow", "--all-zigs"}
 """Options of other programs that texts name."""
 
 DEFAULTS_OF_THE_MACHINE = {"--jobs N"}
@@ -298,7 +298,8 @@ class TestProtocol:
         rows = [row for table in tables(PROTOCOL) if table.head[0] == "route" for row in table.rows]
         patterns = [pattern for pattern, _ in fuzz_data.ROUTES]
         patterns += [api._pattern(route.path) for route in api.ROUTES]
-        patterns += map(re.escape, ("/", *routes.SCRIPTS, *routes.WASM, *routes.SOURCES, routes.METRICS))
+        pages = (*PAGE_PATHS, *routes.SCRIPTS, *routes.WASM, *routes.SOURCES, routes.METRICS)
+        patterns += map(re.escape, pages)
         patterns += [r"/app\.js", r"/app\.css", r"/(points|source)/[0-9a-f]{16}(/1)?"]
         for path in (name for row in rows for name in named(row[0])):
             for word, value in PLACES.items():

@@ -215,6 +215,11 @@ def test_details(tmp_path: Path) -> None:
     assert "does not store how long" in details["input_note"]
     store.update(FINDING.id, lambda each: replace(each, exact=True))
     assert store.details(FINDING.id)["input_note"] == ""
+    store.update(FINDING.id, lambda each: replace(each, form="smith"))
+    assert "std.testing.Smith" in store.details(FINDING.id)["input_note"]
+    assert FindingStore(tmp_path).get(FINDING.id).form == "smith"
+    with pytest.raises(InputError, match="'form' has a value that it cannot have"):
+        Finding.from_json({**json.loads(json.dumps(FINDING.to_json())), "form": "letters"})
     assert store.details("nothing") is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fuzzserver import paths
 from fuzzserver.coverage.executable import PCS_SECTION, Executable
-from fuzzserver.errors import CompileErrors
+from fuzzserver.errors import CompileErrors, InputError
 from fuzzserver.fuzz import heartbeat
 from fuzzserver.fuzz.build import BuildMode, build_tests
 from fuzzserver.fuzz.test_command import TestCommand
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 PROJECT = Path("/")
 COMMAND = TestCommand(
     name="src/main.zig (unit)",
-    args=("-fllvm", "-lc", "-OReleaseSafe", "-Mroot=src/main.zig"),
+    args=("-fno-llvm", "-lc", "-OReleaseSafe", "-Mroot=src/main.zig"),
     project=PROJECT,
     cache_root=Path("/project cache"),
     global_cache_dir=Path("/global cache"),
@@ -72,15 +72,19 @@ CACHES = ["--cache-dir", "/project cache", "--global-cache-dir", "/global cache"
     ("mode", "args"),
     [
         ("normal", [*COMMAND.args, *CACHES, "--name", "test"]),
-        ("fuzz", ["-fllvm", "-ffuzz", *COMMAND.args[1:], *CACHES, "--name", "test"]),
+        ("fuzz", ["-ffuzz", *COMMAND.args, "-fllvm", *CACHES, "--name", "test"]),
         (
             "repro",
-            [*COMMAND.args, "--test-runner", str(paths.repro_runner()), *CACHES, "--name", "repro"],
+            [*COMMAND.args, "-fllvm", "--test-runner", str(paths.repro_runner()), *CACHES, "--name", "repro"],
         ),
     ],
 )
 def test_command(tmp_path, mode: BuildMode, args: list[str]) -> None:
-    """The command line is that of Zig's build runner, in the project's folder."""
+    """Normally the command line is that of Zig's build runner, in the project's folder.
+
+    What is fuzzed, or run again on a finding, is made with LLVM, whatever the project says: the last flag
+    counts. That it is fuzzed holds for all modules, for it is said before them.
+    """
     zig = fake_zig(tmp_path / "bin")
     built = build_tests(ZigCompileClient(zig, Path("/ours")), COMMAND, mode)
     (call,) = compile_calls(zig)
@@ -90,12 +94,26 @@ def test_command(tmp_path, mode: BuildMode, args: list[str]) -> None:
     assert built.path.is_relative_to("/project cache/o")
 
 
-def test_flag_comes_first(tmp_path) -> None:
-    """Where there is no choice of a backend, the flag is in front of all others."""
-    zig = fake_zig(tmp_path / "bin")
-    build_tests(ZigCompileClient(zig, Path("/ours")), replace(COMMAND, args=COMMAND.args[1:]), "fuzz")
-    (call,) = compile_calls(zig)
-    assert call["argv"][:4] == ["test", "-ffuzz", "-lc", "-OReleaseSafe"]
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        (("-Mroot=a.zig",), "although its compiler was told -ffuzz and -fllvm: try another version of Zig"),
+        (
+            ("-fno-fuzz", "-Mroot=a.zig"),
+            "since build.zig says 'fuzz = false' for their root module: remove that",
+        ),
+    ],
+)
+def test_nothing_is_instrumented(tmp_path, flags: tuple[str, ...], hint: str) -> None:
+    """What the fuzzer could see nothing in is not fuzzed, and one line says why; other modes do not care."""
+    client = ZigCompileClient(fake_zig(tmp_path / "bin", compile="blind"), tmp_path)
+    command = TestCommand("a.zig", flags, tmp_path, tmp_path / ".zig-cache")
+    executable = build_tests(client, command, "normal").path
+    with pytest.raises(InputError) as caught:
+        build_tests(client, command, "fuzz")
+    assert str(caught.value) == (
+        f"the tests of a.zig cannot be fuzzed: no code in '{executable}' is instrumented, {hint}"
+    )
 
 
 def test_our_global_cache(tmp_path) -> None:

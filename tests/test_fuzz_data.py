@@ -147,6 +147,7 @@ def test_findings(web_server: WebServer, findings: FindingStore, prefix: str) ->
         "n_runs": 77,
         "reproduces": True,
         "place": "src/main.zig:3:5",
+        "form": "bytes",
     }
     assert (second["id"], second["reproduces"], second["place"]) == ("00", None, "")
 
@@ -159,7 +160,7 @@ def test_finding(web_server: WebServer, findings: FindingStore, prefix: str) -> 
     assert shown["stderr"] == FINDING.stderr
     assert shown["place"] == FINDING.place
     assert shown["input_literal"] == f'"{PAGE.decode()}"'
-    assert (shown["input_size"], shown["input_note"]) == (len(PAGE), "")
+    assert (shown["input_size"], shown["input_note"], shown["exact"]) == (len(PAGE), "", True)
     assert shown["command"] == "fuzzserver repro 3f2a00c0ffee"
     assert shown["argv"] == ["repro", "main.test.fuzz"]
     assert shown["minimized_size"] is None
@@ -194,6 +195,7 @@ def test_corpora(web_server: WebServer, corpus: Corpus, prefix: str) -> None:
         "index": 0,
         "target": "src/main.zig",
         "test": "main.test.fuzz",
+        "form": "bytes",
         "count": 4,
         "size": sum(sizes.values()),
     }

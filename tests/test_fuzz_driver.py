@@ -11,7 +11,7 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.errors import CompileErrors, FuzzServerError, InputError, Stopped, TestRunnerError
 from fuzzserver.findings import FindingStore
-from fuzzserver.fuzz import test_run, watch
+from fuzzserver.fuzz import backoff, watch
 from fuzzserver.fuzz.budget import Ending
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import FuzzOptions
@@ -117,9 +117,9 @@ def make(client: ZigCompileClient, server: Server) -> Iterator[Make]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, between workers and between looks at the sources, and a test is given up sooner."""
-    monkeypatch.setattr(test_run, "MAX_DEATHS", 2)
-    monkeypatch.setattr(test_run, "FIRST_DELAY", 0.005)
-    monkeypatch.setattr(test_run, "LONGEST_DELAY", 0.01)
+    monkeypatch.setattr(backoff, "MAX_DEATHS", 2)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.005)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.01)
     monkeypatch.setattr(watch, "INTERVAL", 0.1)
 
 

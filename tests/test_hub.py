@@ -92,9 +92,9 @@ def test_nobody_looks_while_nobody_watches(
     monkeypatch.setattr(hub, "UPDATE_INTERVAL", 0.01)
     show_map(web_server, debug_pair.step, debug_pair.coverage_id)
     looks = []
-    read = Moment._snapshot
+    read = Moment.snapshot
     monkeypatch.setattr(
-        Moment, "_snapshot", lambda self, coverage_map: looks.append(1) or read(self, coverage_map)
+        Moment, "snapshot", lambda self, coverage_map: looks.append(1) or read(self, coverage_map)
     )
     with viewer(web_server.port) as connection:
         watch(connection, "coverage_update")

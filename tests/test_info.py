@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
 from fuzzserver.coverage.debug_sources import DebugSources
 from fuzzserver.coverage.executable import PLACEHOLDER_PC, Executable
-from fuzzserver.coverage.info import Info
+from fuzzserver.coverage.info import Info, compilation_folder
 from fuzzserver.coverage.tables import Coverage
 from fuzzserver.errors import InputError
 from fuzzserver.step import SourcePath
@@ -20,13 +21,15 @@ from fuzzserver.wire.abi import SourceIndexHeader, SourceLocation
 from tests.support_native import (
     C_FILES,
     C_SOURCES,
-    HERE,
     LONG_NAME,
     NO_UBSAN,
-    build_exe,
+    TABLE_C,
+    build_oracle,
     c_executable,
     code_addresses,
+    explain,
     hand_made_step,
+    write_files,
     zig_cc,
 )
 
@@ -50,14 +53,7 @@ DAMAGED_SECTIONS = (".debug_line", ".debug_info", ".debug_abbrev", ".debug_range
 @pytest.fixture(scope="session")
 def oracle(client):
     """Gives for an executable and a coverage file what Zig's own code makes of them."""
-    exe = build_exe(client, HERE / "oracle.zig")
-
-    def run(executable: Path, coverage_file: Path) -> bytes:
-        result = subprocess.run([exe, executable, coverage_file], capture_output=True)
-        assert result.returncode == 0, result.stderr.decode(errors="replace")
-        return result.stdout
-
-    return run
+    return build_oracle(client)
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +78,9 @@ def tables_of_pair(fuzzed) -> CoverageMap:
     return coverage_map
 
 
-def explain(ours: bytes, theirs: bytes) -> None:
-    """Fail with the first byte that differs, if any: the bytes themselves are too many to print."""
-    if ours != theirs:
-        pairs = enumerate(zip(ours, theirs, strict=False))
-        at = next((index for index, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
-        pytest.fail(f"byte {at} differs: {len(ours)} bytes of ours, {len(theirs)} of Zig's")
+def gcc(folder: Path, *args: str) -> None:
+    """Run GNU's compiler in ``folder``: it names folders as it was told them."""
+    subprocess.run(["gcc", "-no-pie", *args], cwd=folder, check=True)
 
 
 def shuffled_pcs(path: Path) -> list[int]:
@@ -133,8 +126,7 @@ def test_tables_of_another_compiler_are_those_of_zig(zig, zig_cache, folder, ora
     """GNU's assembler writes other line programs than LLVM does."""
     c_executable(zig, zig_cache, folder, "-gdwarf-4")  # Writes the sources.
     path = folder / f"gnu{''.join(flags)}"
-    sources = ("main.c", "lib/shared.c", "other/twice.c")
-    subprocess.run(["gcc", "-no-pie", "-g", *flags, *sources, "-o", path], cwd=folder, check=True)
+    gcc(folder, "-g", *flags, *C_SOURCES, "-o", str(path))
     step = hand_made_step(tmp_path, path, shuffled_pcs(path))
     explain(tables_of(step).source_index[28:], oracle(path, step.coverage_file))
 
@@ -237,7 +229,7 @@ def test_source_paths_name_the_files(zig, zig_cache, folder, version):
 
 def test_source_paths_of_a_fuzzed_executable(debug_pair, project_root):
     """The project's files are among them, and those that the server offers are there."""
-    offered = DebugSources().of(debug_pair.step)
+    offered = DebugSources().of(replace(debug_pair.step, inputs=None))
     assert SourcePath(str(project_root.parent), "parser.zig") in offered
     assert all(Path(str(path)).is_file() for path in offered)
     assert len(offered) > 20
@@ -258,9 +250,47 @@ def test_sources_in_relative_folders_are_found(zig, zig_cache, folder, tmp_path)
         assert Path(offered[name]).is_relative_to(folder.parents[1])
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_names_of_units_without_points_are_absolute(tmp_path, version):
+    """No table has them, and what is beside them may be named otherwise by those with points."""
+    write_files(tmp_path, {"tests/table.c": TABLE_C, "lib/other.c": "int other(void) { return 1; }\n"})
+    gcc(tmp_path, f"-gdwarf-{version}", "-DEXTRA=0", "lib/other.c", "tests/table.c", "-o", "exe")
+    step = hand_made_step(tmp_path, tmp_path / "exe", [])
+    offered = {str(path): path.location for path in DebugSources().of(step)}
+    assert offered["tests/table.c"] == str(tmp_path / "tests" / "table.c")
+    assert str(tmp_path / "lib" / "other.c") in offered
+    assert "lib/other.c" not in offered
+
+
+def test_a_file_that_was_told_keeps_the_name_of_the_tables(tmp_path):
+    """If debug info names it by a roundabout way; what was not told stays out."""
+    write_files(tmp_path, {"a/table.c": TABLE_C, "lib/other.c": "int other(void) { return 1; }\n"})
+    way = f"{tmp_path}/a/../lib"
+    gcc(tmp_path, "-g", "-DEXTRA=0", "a/table.c", f"{way}/other.c", "-o", "exe")
+    told = (SourcePath(f"{tmp_path}/lib", "other.c"),)
+    step = replace(hand_made_step(tmp_path, tmp_path / "exe", []), inputs=told)
+    assert DebugSources().of(step) == [*told, SourcePath(way, "other.c")]
+    (tmp_path / "exe").unlink()
+    assert DebugSources().of(step) == list(told)
+
+
+def test_the_folder_of_a_unit_is_found_by_its_code(tmp_path):
+    """Wherever the unit is among the others; an address outside all code has none."""
+    for name in ("first", "second"):
+        write_files(tmp_path / name, {f"{name}.c": f"int {name}(void) {{ return 1; }}\n"})
+        gcc(tmp_path / name, "-g", "-c", f"{name}.c")
+    write_files(tmp_path, {"main.c": "int main(void) { return 0; }\n"})
+    gcc(tmp_path, "-g", "main.c", "first/first.o", "second/second.o", "-o", "exe")
+    with Executable(tmp_path / "exe") as executable:
+        places = {name: addr for addr, _, name in executable.function_symbols()}
+        for name in ("first", "second"):
+            assert compilation_folder(executable, places[name.encode()]) == str(tmp_path / name)
+        assert compilation_folder(executable, 1) is None
+
+
 def test_source_paths_without_debug_info_are_none(small_pair):
     """There is nothing that would name them."""
-    assert DebugSources().of(small_pair.step) == []
+    assert DebugSources().of(replace(small_pair.step, inputs=None)) == []
 
 
 @pytest.mark.timeout(250)

@@ -310,7 +310,7 @@ def test_file_system_without_locks(
 WALL_CLOCKS = {
     *("coverage/coverage_map.py", "fuzz/recorder.py", "logbook.py", "web/session.py", "observer.py"),
     *("coverage/zig_cache.py", "fuzz/driver.py", "fuzz/watch.py", "web/bundle.py", "web/kept_sources.py"),
-    *("web/routes.py", "web/static_page.py", "web/target_numbers.py", "zig/compile_client.py"),
+    *("web/page_files.py", "web/static_page.py", "web/target_numbers.py", "zig/compile_client.py"),
 }
 """Who asks what time it is: to say when something was, or to compare it with the time of a file."""
 

@@ -394,3 +394,24 @@ def test_an_empty_log_says_so(page: Page, web_server: WebServer) -> None:
     """Nobody should wonder whether the page works."""
     page.visit(f"{web_server.url}#log")
     page.until_text("#viewLog .empty", "Nothing in the log so far")
+
+
+def test_what_a_smith_reads_is_said_to_be_no_input(
+    page: Page, web_server: WebServer, store: FindingStore, puppet: Puppet, tmp_path: Path
+) -> None:
+    """From Zig 0.16 on, a test is given values that are made of the bytes; these are shown as ever."""
+    store.add(finding(1, form="smith", exact=True), b"\x0a\0\0\0" + b"0123456789")
+    corpus_of(web_server, tmp_path, "main.test.fuzz sum", [b"\x01\0\0\0a"], form="smith")
+    opened(page, web_server)
+    page.until_text(
+        "#findingDetail", "14 bytes of a Smith stream, known exactly", "std.testing.Smith makes of them"
+    )
+    page.until_text("#findingInput-bytes", "0a 00 00 00 30 31")
+    page.go("#corpus/0/0")
+    page.until_text("#corpusDetail", "5 bytes of a Smith stream", "Its std.testing.Smith makes numbers")
+    page.until_text("#corpusInput-bytes", "01 00 00 00 61")
+    corpus_of(web_server, tmp_path, "main.test.another", [b"abc"])
+    page.visit(f"{web_server.url}#corpus/1/0")
+    page.until_text("#corpusDetail", "3 bytes · kept")
+    page.until_text("#corpusInput-bytes", "61 62 63")
+    assert not page.is_shown("#corpusDetail .detailBody > p + p")

@@ -64,6 +64,21 @@ def test_files_are_a_tree_that_opens_and_closes(page: Page, web_server: WebServe
     page.until(lambda: names(page) == ["parser.zig", "deep/inner", "zig/lib/std", "mem.zig", "main.zig"])
 
 
+def test_files_of_several_roots_keep_apart(page: Page, web_server: WebServer, tmp_path: Path) -> None:
+    """A build of Zig 0.17 has files below the project, the global cache and Zig's library."""
+    paths = ["work/src/main.zig", "cache/p/json-1/src/main.zig", "zig/lib/std/mem.zig", "zig/lib/std/std.zig"]
+    Puppet(tmp_path, dict.fromkeys(paths, "fn f() void { §a(); }\n"), zig_version="0.17.0").show(web_server)
+    page.visit(web_server.url)
+    page.until(lambda: {"work/src", "cache/p/json-1/src", "zig/lib/std"} <= set(names(page)))
+    page.click("#filesAsTree")
+    page.until(lambda: sorted(names(page)) == ["main.zig", "main.zig", "mem.zig", "std.zig"])
+    page.fill("#fileFilter", "json-1")
+    page.until(lambda: names(page) == ["main.zig"])
+    page.click("#fileScroll .listRow a")
+    page.until_text("#sourceTitle", "cache/p/json-1/src/main.zig")
+    page.until(lambda: "f" in page.texts("#sourceScroll .tok-fn"))
+
+
 def test_folders_add_up_what_is_in_them(page: Page, web_server: WebServer, puppet: Puppet) -> None:
     """Points and coverage, and they are live."""
     page.visit(web_server.url)

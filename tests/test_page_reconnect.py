@@ -177,7 +177,7 @@ def slow_wasm(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         assert go_on.wait(120)
         return build_wasm_binary(*args)
 
-    monkeypatch.setattr("fuzzserver.webserver.build_wasm_binary", build_late)
+    monkeypatch.setattr("fuzzserver.zig.page_compiler.build_wasm_binary", build_late)
     return go_on.set
 
 

@@ -281,6 +281,24 @@ def test_any_bytes_can_be_a_source(page: Page, web_server: WebServer, puppet: Pu
         page.until_text("#sourceTitle", "parser.zig")
 
 
+def test_what_the_parser_does_not_know_is_told(page: Page, web_server: WebServer, tmp_path: Path) -> None:
+    """A newer syntax than that of the Zig by which the page was compiled is shown plainly, with a note."""
+    sources = {"src/a.zig": "const a = §1;\nconst b = ` new;\n", "src/b.zig": "§ \n", "src/c.zig": "§x\n"}
+    made = Puppet(tmp_path, sources).show(web_server)
+    page.visit(f"{web_server.url}#f0")
+    zig = web_server._page_compiler._client.zig
+    page.until_text("#sourceNote", f"1 place in this file cannot be read by the parser of Zig {zig.version}")
+    assert [line_text(page, line) for line in (1, 2)] == ["const a = 1;", "const b = ` new;"]
+    assert page.texts(".tok-kw") == ["const", "const"]
+    page.go("#f2")
+    page.until_text("#sourceTitle", "c.zig")
+    page.until_hidden("#sourceNote")
+    made.path("src/b.zig").write_bytes(b"")
+    os.utime(made.path("src/b.zig"), (1, 1))
+    page.go("#f1")
+    page.until_text("#sourceNote", "This file is empty.")
+
+
 def test_findings_have_a_sign_on_their_line(
     page: Page, opened: Puppet, web_server: WebServer, tmp_path: Path
 ) -> None:

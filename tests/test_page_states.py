@@ -219,7 +219,7 @@ def test_a_compiler_that_fails_can_be_tried_again(
         def fails(*args: object) -> Path:
             raise FuzzServerError("zig has gone\nfor a walk")
 
-        patch.setattr("fuzzserver.webserver.build_wasm_binary", fails)
+        patch.setattr("fuzzserver.zig.page_compiler.build_wasm_binary", fails)
         Puppet(tmp_path).show(web_server)
         page.open(web_server.url)
         page.until_text("#noticeLog", "zig has gone\nfor a walk")

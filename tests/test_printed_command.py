@@ -46,8 +46,30 @@ ARGS_0_17 = [
     *("--build-root", ".", "--name", "my test", "--zig-lib-dir", "/zig/lib/", "--listen=-"),
 ]
 
+CACHES = "--cache-dir .zig-cache --global-cache-dir /g"
+END = "--name test --zig-lib-dir /zig/lib/ --listen=-"
+FRESH = {
+    "0.14.0": (
+        "-ODebug --dep my_lib -Mroot=/p/src/main.zig -ODebug -Mmy_lib=/p/src/root.zig "
+        f"--cache-dir /p/.zig-cache --global-cache-dir /g {END} "
+    ),
+    "0.14.1": (
+        "-ODebug --dep my_lib -Mroot=/p/src/main.zig -ODebug -Mmy_lib=/p/src/root.zig "
+        f"--cache-dir /p/.zig-cache --global-cache-dir /g {END} "
+    ),
+    "0.15.2": f"-ODebug --dep my -Mroot=/p/src/main.zig -Mmy=/p/src/root.zig {CACHES} {END}",
+    "0.16.0": f"-ODebug --dep my -Mroot=/p/src/main.zig -Mmy=/p/src/root.zig {CACHES} {END}",
+    "0.17.0": f"-Odebug --dep my -Mroot=src/main.zig -Mmy=src/root.zig {CACHES} --build-root . {END}",
+}
+"""What follows ``zig test`` on the project of ``zig init``, as each release printed it, with other paths.
+All but 0.14 end without a space."""
+
 NO_COMMANDS = [
-    "info(verbose): /zig/zig build-exe --cache-dir .zig-cache --name configurer -Mroot=c.zig --listen=-",
+    "info(verbose): /zig/zig build-exe --cache-dir .zig-cache --global-cache-dir /g --build-root . "
+    "--zig-lib-dir /zig/lib --name configurer -fsingle-threaded --dep @build --dep @dependencies "
+    "-Mroot=/zig/lib/compiler/configurer.zig -M@dependencies=.zig-cache/o/ce72/dependencies.zig "
+    "-M@build=build.zig --listen=-",
+    "info(verbose): ./.zig-cache/o/94d2f42b/test --cache-dir=./.zig-cache --seed=0xa22d5cd --listen=-",
     "/zig/zig build-lib -ODebug -Mroot=/p/src/root.zig --cache-dir /p/.zig-cache --name test --listen=- ",
     "/p/.zig-cache/o/61d7319e/my test --seed=0x14 --cache-dir=/p/.zig-cache --listen=- ",
     '"./.zig-cache/o/7acefb74/my test" --cache-dir=./.zig-cache --seed=0xf --listen=-',
@@ -87,6 +109,15 @@ def project(tmp_path) -> Path:
 def unquoted(project: Path, *args: str) -> str:
     """As Zig 0.14 prints it."""
     return "".join(f"{arg} " for arg in (f"{project.parent}/z ig/zig", "test", *args))
+
+
+@pytest.mark.parametrize("version", FRESH)
+def test_fresh_project(version: str, tmp_path: Path) -> None:
+    """What a newcomer's project prints is read in every release."""
+    zig = tmp_path / "zig"
+    zig.touch(0o755)
+    prefix = "info(verbose): " if version == "0.17.0" else ""
+    assert parse(f"{prefix}{zig} test {FRESH[version]}", tmp_path) == FRESH[version].split()
 
 
 def test_0_15() -> None:
@@ -188,6 +219,16 @@ def test_response_file(project: Path, old: bool) -> None:
     line = unquoted(project, f"@{name}") if old else f'"/z ig/zig" test "@{name}"'
     args = ['-DX="a \\ b"', "-Mroot=src/tool.zig", "", "two\nlines", "--listen=-"]
     assert parse(line, project) == args
+
+
+def test_relative_response_file(tmp_path) -> None:
+    """Zig 0.15 and later name that file from where the command ran."""
+    path = tmp_path / ".zig-cache" / "args" / "9edd"
+    path.parent.mkdir(parents=True)
+    path.write_text('"-Odebug" "-Mroot=src/a b.zig" "--build-root" "." "--listen=-"')
+    args = ["-Odebug", "-Mroot=src/a b.zig", "--build-root", ".", "--listen=-"]
+    for prefix in ("", "info(verbose): "):
+        assert parse(f"{prefix}/zig/zig test @.zig-cache/args/9edd", tmp_path) == args
 
 
 def test_missing_response_file(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """From failures to findings: which are the same, and how many are kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,9 @@ from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import FuzzTest, WorkerEnd
 from fuzzserver.stack import Frame
 from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.release import NEWEST, OLDEST
 
+ZIG = SimpleNamespace(release=OLDEST)
 COMMAND = TestCommand("main.zig", ("-Mroot=/p/main.zig",), Path("/p"), Path("/p/.zig-cache"))
 
 
@@ -42,7 +45,7 @@ def failure(kind, function: str | None = None, message: str = "m") -> Failure:
 @pytest.fixture
 def recorder(tmp_path: Path) -> Recorder:
     """A recorder with an empty store."""
-    return Recorder(FindingStore(tmp_path), NoAnalysis())  # type: ignore[arg-type]
+    return Recorder(FindingStore(tmp_path), NoAnalysis(), ZIG)  # type: ignore[arg-type]
 
 
 def test_place_and_kind_tell_findings_apart(recorder: Recorder, caplog) -> None:
@@ -59,7 +62,7 @@ def test_place_and_kind_tell_findings_apart(recorder: Recorder, caplog) -> None:
 def test_place(tmp_path: Path) -> None:
     """A finding says where it is as soon as that is known."""
     store = FindingStore(tmp_path)
-    recorder = Recorder(store, NoAnalysis())  # type: ignore[arg-type]
+    recorder = Recorder(store, NoAnalysis(), ZIG)  # type: ignore[arg-type]
     recorder.note(COMMAND, ended(), failure("hang"), b"")
     assert store.all()[0].place == ""
     recorder.note(COMMAND, ended(), failure("hang", "f"), b"")
@@ -100,7 +103,17 @@ def test_disk_that_takes_nothing(tmp_path: Path, caplog) -> None:
     """What cannot be written is told, kept in memory and looked at."""
     (tmp_path / "file").write_text("")
     analysis = NoAnalysis()
-    recorder = Recorder(FindingStore(tmp_path / "file" / "x"), analysis)  # type: ignore[arg-type]
+    recorder = Recorder(FindingStore(tmp_path / "file" / "x"), analysis, ZIG)  # type: ignore[arg-type]
     assert recorder.note(COMMAND, ended(), failure("panic", "f"), b"1") == 1
     assert "the finding is kept in memory only" in caplog.text
     assert analysis.ids == recorder.found
+
+
+def test_form_of_the_input(tmp_path: Path, recorder: Recorder) -> None:
+    """Since Zig 0.16, an input is known to its last byte, and is for a Smith."""
+    newest = Recorder(FindingStore(tmp_path / "new"), NoAnalysis(), SimpleNamespace(release=NEWEST))  # type: ignore[arg-type]
+    known = []
+    for each in (recorder, newest):
+        each.note(COMMAND, ended(), failure("panic", "f"), b"1")
+        known += [(finding.form, finding.exact) for finding in each._findings.all()]
+    assert known == [("bytes", False), ("smith", True)]

@@ -161,7 +161,7 @@ def test_uncertain_finding() -> None:
     """What is not known is said."""
     text = markdown_text(replace(sample_report(), findings=(HANG,)))
     assert "- place: (none)" in text
-    assert "Zig 0.14 does not store how long an input is" in text
+    assert "Until 0.15, Zig does not store how long an input is" in text
 
 
 def test_clean() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from fuzzserver.corpus import Corpus, SharedCorpus
 from fuzzserver.coverage.queue import CoverageMsg
-from fuzzserver.fuzz import test_run as module
+from fuzzserver.fuzz import backoff as module
+from fuzzserver.fuzz.backoff import MAX_DEATHS
 from fuzzserver.fuzz.failure import Failure
-from fuzzserver.fuzz.test_run import MAX_DEATHS, FuzzTestRun
+from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.fuzz.worker import FuzzTest, WorkerEnd, WorkerLimits
 from fuzzserver.status import TestStatus
@@ -47,19 +48,19 @@ class Life:
         """Begin it, in a cache folder that only it has."""
         cache = self.folder / "cache"
         self.run = FuzzTestRun(
-            self.children,
             test,
+            Corpus(cache / "f" / test.name, "main.zig", test.name),
+            shared,
+            self._changed,
+            self._failed,
+            lambda text, level: self.log.append((level, text)),
+            self.children,
             cache,
             self.folder,
             1,
             limits or WorkerLimits(),
             self.turns,
-            Corpus(cache / "f" / test.name, "main.zig", test.name),
-            shared,
             self.told,
-            self._changed,
-            self._failed,
-            lambda text, level: self.log.append((level, text)),
         )
         self.thread = threading.Thread(target=self.run.run)
         self.thread.start()

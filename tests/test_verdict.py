@@ -54,7 +54,7 @@ def test_what_is_uncertain_is_said() -> None:
     """An input of unknown length and a finding that was not seen again are told as such."""
     text = finding_text(replace(FINDING, reproduces=False), b"a")
     assert "1 byte: " in text and "found     1 time, " in text
-    assert "Zig 0.14 does not store how long an input is" in text
+    assert "Until 0.15, Zig does not store how long an input is" in text
     assert "repro 0123456789ab (it did not reproduce in a process of its own)" in text
     assert "repro 0123456789ab (not tried yet)" in finding_text(FINDING, b"a")
 

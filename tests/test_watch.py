@@ -75,7 +75,7 @@ def watch(project: Path, built: float = NEVER) -> SourceWatch:
     names = ("src/main.zig", "src/table.csv", ".zig-cache/o/1/gen.zig", "../other/dependency.zig")
     step = FuzzRunStep("main", project / "x", inputs=tuple(SourcePath(str(project), name) for name in names))
     command = TestCommand("main", ("-lc", "-Mroot=failed/root.zig"), project, project / ".zig-cache")
-    return SourceWatch([command], [step, FuzzRunStep("no inputs", project / "y")], built)
+    return SourceWatch([command], [step, FuzzRunStep("no inputs", project / "y")], built, threading.Event())
 
 
 def changed(watch: SourceWatch, change: Callable[[], object]) -> bool:
@@ -184,3 +184,14 @@ def test_for_real(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join(WAIT)
         assert not thread.is_alive()
     assert answers == [True, False]
+
+
+def test_somebody_asks(project: Path) -> None:
+    """That is no change, and it is forgotten when it was found."""
+    asked = threading.Event()
+    nothing_watched = SourceWatch([], [], NEVER, asked)
+    assert nothing_watched.wait(
+        Looks(nothing, lambda: write(project / "src/main.zig", "y"), asked.set, nothing)
+    )  # type: ignore[arg-type]
+    assert nothing_watched.why == "a viewer asks for it"
+    assert not SourceWatch([], [], NEVER, asked).wait(Looks(nothing, nothing))  # type: ignore[arg-type]

@@ -333,7 +333,7 @@ def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) 
         target=lambda: answers.append(exchange(server.port, old_request(server.port, "/main.wasm")))
     )
     thread.start()
-    while not server._compile_client._children._children:
+    while not server._page_compiler._client._children._children:
         pass
     server.stop()
     thread.join(10)
@@ -345,7 +345,7 @@ def test_stop_is_no_error_of_a_compile(zig: Zig, tmp_path: Path, caplog: pytest.
     with WebServer(zig=zig, cache_dir=tmp_path) as server:
         ask = threading.Thread(target=lambda: exchange(server.port, old_request(server.port, "/main.wasm")))
         ask.start()
-        while not server._compile_client._children._children:
+        while not server._page_compiler._client._children._children:
             pass
     ask.join(10)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

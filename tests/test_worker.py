@@ -80,8 +80,8 @@ class Bench:
 
     def wait_for_runs(self, count: int = 1) -> None:
         """Wait until it has made so many more runs."""
-        enough = self.worker.total_runs + count
-        eventually(lambda: self.worker.total_runs >= enough, "the worker does not run")
+        enough = self.worker.n_runs + count
+        eventually(lambda: self.worker.n_runs >= enough, "the worker does not run")
 
     def pid(self) -> int:
         """Its process."""

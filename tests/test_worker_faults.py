@@ -11,11 +11,12 @@ import pytest
 
 from fuzzserver import FuzzRunStep, WebServer
 from fuzzserver.corpus import Corpus
-from fuzzserver.fuzz import test_run, worker
+from fuzzserver.fuzz import backoff, worker
+from fuzzserver.fuzz.backoff import MAX_DEATHS
 from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.target import FuzzTarget
 from fuzzserver.fuzz.test_command import TestCommand
-from fuzzserver.fuzz.test_run import MAX_DEATHS, FuzzTestRun
+from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.fuzz.worker import MIB, FuzzTest, WorkerEnd, WorkerLimits
 from fuzzserver.zig.installation import Zig
@@ -68,19 +69,19 @@ class Session:
         (cache / "v" / "3412000000000000").write_bytes(coverage_bytes([1, 2], n_runs=0))
         step = FuzzRunStep("fake", runner(self.folder / f"bin-{name}", RECOVERY + code))
         run = FuzzTestRun(
-            self.children,
             FuzzTest(step, 0, name),
+            Corpus(cache / "f" / name, "main.zig", name),
+            None,
+            self.target.tell,
+            self._failed,
+            lambda text, level: self.server.add_log(name, text, level),
+            self.children,
             cache,
             self.folder,
             1,
             WorkerLimits(**limits),  # type: ignore[arg-type]
             self.turns,
-            Corpus(cache / "f" / name, "main.zig", name),
-            None,
             lambda msg: None,
-            self.target.tell,
-            self._failed,
-            lambda text, level: self.server.add_log(name, text, level),
         )
         self.target.add_run(run)
         self.target.set("fuzzing")
@@ -133,7 +134,7 @@ def session(tmp_path: Path, zig: Zig, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A session that leaves nothing; workers that are asked where they are get little time to say so."""
     monkeypatch.setattr(worker, "STACK_WAIT", 0.3)
     monkeypatch.setattr(worker, "CLOSE_WAIT", 0.3)
-    monkeypatch.setattr(test_run, "LONGEST_DELAY", 0.3)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.3)
     threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
     session = Session(tmp_path, zig)
     session.server.start()
@@ -230,7 +231,7 @@ def test_children_of_one_do_not_outlive_it_while_others_fuzz(session: Session) -
 
 def test_storm(session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A test whose workers die at once is given up soon, and says so; it is not started over and over."""
-    monkeypatch.setattr(test_run, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.01)
     starts = session.folder / "starts"
     session.start(f"\nopen({str(starts)!r}, 'a').write('x'); os.kill(os.getpid(), 11)")
     failed = session.shown(lambda test: test["state"] == "failed")
@@ -245,8 +246,8 @@ def test_storm_that_is_not_the_fault_of_the_test(
     session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Workers that somebody kills are started again, more and more slowly, for as long as it takes."""
-    monkeypatch.setattr(test_run, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(test_run, "LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.05)
     session.start("\nos.kill(os.getpid(), 9)")
     crashed = session.shown(lambda test: test["restarts"] > 2 * MAX_DEATHS and test["state"] == "crashed")
     assert crashed["text"].endswith("The next worker starts in 0.05 s.")

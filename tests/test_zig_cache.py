@@ -17,6 +17,7 @@ from fuzzserver.wire.wyhash import wyhash
 from tests.projects import FuzzedPair
 from tests.support_native import coverage_bytes, write_files
 from tests.support_zig_cache import (
+    LONG_AGO,
     add_corpus,
     add_coverage_file,
     add_executable,
@@ -129,6 +130,39 @@ def test_fuzz_tests_are_those_with_a_corpus(cache, debug_pair):
     add_corpus(cache, wyhash(0, b"main.test.fuzz depth").to_bytes(8, "little").hex())
     (pair,) = zig_cache.look().pairs
     assert set(pair.fuzz_tests.values()) == set(debug_pair.entry_points)
+
+
+@pytest.mark.parametrize("by_hash", [False, True])
+def test_what_workers_have_left_is_found(cache, debug_pair, safe_pair, by_hash):
+    """A worker for each test; since Zig 0.16, instances with all tests, whose corpora bear hashes."""
+    add_executable(cache, debug_pair.executable, "d" * 32)
+    add_executable(cache, safe_pair.executable, "5" * 32)
+    names = ("main.test.fuzz sum", "main.test.fuzz depth")
+    target = cache / "fuzzserver" / "main.zig"
+    for number, name in enumerate(names):
+        worker = target / (f"all/instance{number}" if by_hash else f"worker{number}")
+        for after, pair in ((10, safe_pair), (20 + number, debug_pair)):
+            add_coverage_file(worker, pair.coverage_file, after=after)
+        if by_hash:
+            (target / "all" / "f" / wyhash(0, name.encode()).to_bytes(8, "little").hex()).mkdir(parents=True)
+            (worker / "f").symlink_to("../f")
+        else:
+            add_corpus(worker, name)
+    (pairs,) = ZigCache(cache).session_pairs()
+    assert [pair.executable.path.parent.name for pair in pairs] == ["d" * 32] * 2
+    tests = {tuple(sorted(pair.fuzz_tests)) for pair in pairs}
+    assert tests == ({tuple(sorted(names))} if by_hash else {(name,) for name in names})
+
+
+def test_when_a_crash_was_kept_is_told(cache, debug_pair):
+    """By ``zig build``, which keeps the input of the latest one."""
+    add_pair(cache, debug_pair)
+    zig_cache = ZigCache(cache)
+    assert zig_cache.look().crash_mtime_ns is None
+    zig_cache.crash_input.parent.mkdir()
+    zig_cache.crash_input.write_bytes(b"input")
+    set_time(zig_cache.crash_input, 3)
+    assert zig_cache.look().crash_mtime_ns == int((LONG_AGO + 3) * 10**9)
 
 
 def test_the_hash_is_the_one_of_zig():
@@ -247,6 +281,7 @@ def test_a_position_independent_executable_explains_its_coverage_files(cache, pi
         (b"0.15.2", "Zig 0.15 builds Debug without LLVM, which alone instruments: set '.use_llvm = true'"),
         (b"0.16.0", "'.error_tracing = false'"),
         (b"0.17.0", "Zig 0.17 builds Debug without LLVM"),
+        (b"0.99.0", "Zig 0.17 builds Debug without LLVM"),
     ],
 )
 def test_an_executable_without_instrumentation_is_named(cache, without_llvm, version, advice):

@@ -18,6 +18,7 @@ import pytest
 
 from fuzzserver.zig.installation import Zig, find_zig
 from tests.projects import locked
+from tests.support_zig_cli import BUILD_WAIT
 
 VERSIONS = ("0.14.0", "0.14.1", "0.15.2", "0.16.0", "0.17.0")
 ALWAYS = ("0.14.1", "0.17.0")
@@ -65,18 +66,19 @@ def _fetch(version: str, folder: Path) -> None:
 def zig_init_project(version: str) -> Iterator[Path]:
     """What ``zig init`` of that version makes, unchanged, and for one test at a time.
 
-    It stays where it is, so that what one test has built is built for the next; what was fuzzed there is
-    forgotten before each. The compiler's global cache is that of the environment, as for all tests.
+    It stays where it is, so that what one test has built is built for the next; what was changed and fuzzed
+    there is forgotten before each. The compiler's global cache is that of the environment, as for all tests.
     """
-    project = FOLDER / "work" / "every-zig" / version / "fresh"
-    project.parent.mkdir(parents=True, exist_ok=True)
-    with locked(project.with_suffix(".lock")):
-        if not (project / "src" / "main.zig").exists():
-            shutil.rmtree(project, ignore_errors=True)
-            project.mkdir()
-            subprocess.run(
-                [zig_of(version).path, "init"], cwd=project, capture_output=True, check=True, timeout=60
-            )
+    folder = FOLDER / "work" / "every-zig" / version
+    # The name of the folder becomes that of the project.
+    made, project = folder / "made" / "fresh", folder / "fresh"
+    made.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):
+        if not (made / "src" / "root.zig").exists():
+            # Since 0.17, this compiles what "zig build" needs, too.
+            argv = [zig_of(version).path, "init"]
+            subprocess.run(argv, cwd=made, capture_output=True, check=True, timeout=BUILD_WAIT)
+        shutil.copytree(made, project, dirs_exist_ok=True)
         for name in ("fuzzserver", "f", "v"):
             shutil.rmtree(project / ".zig-cache" / name, ignore_errors=True)
         yield project

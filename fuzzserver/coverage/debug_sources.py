@@ -1,4 +1,4 @@
-"""Which sources the debug info of an executable names."""
+"""Which sources an executable has: as the compiler tells, and as its debug info does."""
 
 import logging
 import os
@@ -25,29 +25,44 @@ class DebugSources:
         self._named: dict[Path, tuple[Stamp | None, list[SourcePath]]] = {}
 
     def of(self, step: FuzzRunStep) -> list[SourcePath]:
-        """The files that the debug info of the step's executable names and that are there."""
-        executable = step.rebuilt_executable
+        """The step's sources: what it was compiled from, if that was told, else what its debug info names.
+
+        In the first case, a file comes twice if the debug info, and with it the tables, name it by a way
+        that is not the straight one: Zig 0.17 goes to a package outside of the project through "..".
+        """
+        try:
+            named = self._all(step.rebuilt_executable)
+        except InputError as error:
+            if step.inputs is None:
+                log.error("no sources: %s", error)
+            named = []
+        if step.inputs is None:
+            return _there(named, step.rebuilt_executable)
+        told = {path.location for path in step.inputs}
+        straight = ((path, os.path.normpath(path.location)) for path in named)
+        return [*step.inputs, *(path for path, way in straight if way != path.location and way in told)]
+
+    def _all(self, executable: Path) -> list[SourcePath]:
         stamp = stamp_of(executable)
         with self._lock:
             known = self._named.get(executable)
         if known is None or known[0] != stamp:
-            try:
-                known = stamp, _named_sources(executable)
-            except InputError as error:
-                log.error("no sources: %s", error)
-                return []
+            known = stamp, _named_sources(executable)
             with self._lock:
                 self._named[executable] = known
-        named = known[1]
-        there = [path for path in named if os.path.isfile(path.location)]
-        if len(there) < len(named):
-            log.info(
-                "%d of %d source files that '%s' names are not on this machine",
-                len(named) - len(there),
-                len(named),
-                executable,
-            )
-        return there
+        return known[1]
+
+
+def _there(named: list[SourcePath], executable: Path) -> list[SourcePath]:
+    there = [path for path in named if os.path.isfile(path.location)]
+    if len(there) < len(named):
+        log.info(
+            "%d of %d source files that '%s' names are not on this machine",
+            len(named) - len(there),
+            len(named),
+            executable,
+        )
+    return there
 
 
 def _named_sources(path: Path) -> list[SourcePath]:

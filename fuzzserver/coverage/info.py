@@ -12,7 +12,8 @@ import os
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import cached_property
 from io import BytesIO
 from operator import itemgetter
 from typing import NamedTuple
@@ -149,7 +150,9 @@ class Info:
     def source_paths(self) -> list[SourcePath]:
         """Every file that a line program names, whether it exists or not.
 
-        The names are those of the tables, in which a directory may be relative to its unit's own.
+        The names are those of the tables, in which a directory may be relative to its unit's own. A unit
+        without points is in no table, and its names are absolute: Zig's own parts name their files
+        differently from what the tests see of the same library.
         """
         paths: dict[SourcePath, None] = {}
         for index in range(len(self.units)):
@@ -158,12 +161,22 @@ class Info:
                 continue
             directories = [os.fsdecode(directory) for directory in program.directories]
             comp_dir = directories[0] if directories else ""
+            if not all(map(os.path.isabs, directories)) and index not in self._units_with_points:
+                directories = [os.path.join(comp_dir, directory) for directory in directories]
             for entry in program.files:
                 if entry.path and entry.dir_index < len(directories):
                     directory = directories[entry.dir_index]
                     base_dir = "" if os.path.isabs(directory) else comp_dir
                     paths[SourcePath(directory, os.fsdecode(entry.path), base_dir)] = None
         return list(paths)
+
+    @cached_property
+    def _units_with_points(self) -> Container[int]:
+        """By their indexes; all, if the executable does not tell its points."""
+        pcs = self._executable.pc_addrs()
+        if pcs is None:
+            return range(len(self.units))
+        return {run.unit for run in self._runs(array("Q", sorted(pcs)))}
 
     def _runs(self, sorted_pcs: array[int]) -> Iterator[_Run]:
         """Assign PCs to units as Zig does: the first range, by start, that ends above the PC."""
@@ -243,17 +256,20 @@ class _UnitFiles(dict[int, int]):
         return self._coverage.intern_file(self._program.directories[entry.dir_index], entry.path)
 
 
-def compilation_folder(executable: Executable) -> str | None:
-    """The folder of the first unit: that of the root source file, which Zig puts first.
+def compilation_folder(executable: Executable, address: int) -> str | None:
+    """Where the compiler was told to begin for the unit with the code at ``address``.
 
-    Only that one unit is read. None if there is no debug info, or none that can be read.
+    For tests, that is the folder of the root source file. Zig mostly puts their unit first, and units
+    behind it are not read. None if there is no such unit, or none that can be read.
     """
     if not all(executable.has_section(name) for name in _REQUIRED):
         return None
     try:
-        unit = next(_dwarf_info(executable, b"").iter_CUs(), None)
-        attribute = unit and unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
-        return os.fsdecode(attribute.value) if attribute else None
+        for unit in _dwarf_info(executable, b"").iter_CUs():
+            if any(start <= address < end for start, end in _pc_ranges(unit)):
+                attribute = unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
+                return os.fsdecode(attribute.value) if attribute else None
+        return None
     # pyelftools reports damaged input by whatever its parsers run into.
     except Exception as error:
         log.warning("debug info of '%s' is damaged: %r", executable.path, error)

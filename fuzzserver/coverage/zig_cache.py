@@ -25,6 +25,7 @@ from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.info import compilation_folder
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import CoverageFileError, ExecutableError, InputError
+from fuzzserver.wire.release import release_of
 from fuzzserver.wire.wyhash import wyhash
 
 __all__ = [
@@ -56,7 +57,7 @@ _NO_PCS = {
     "0.17": "0.17 builds Debug without LLVM, which alone instruments: set '.use_llvm = true' in addTest, "
     "or build with -Doptimize=ReleaseSafe",
 }
-"""By Zig version, why there is no instrumentation, and what to do about it."""
+"""By release of Zig, why there is no instrumentation, and what to do about it."""
 
 
 class Signature(NamedTuple):
@@ -127,6 +128,8 @@ class CacheLook:
     """The one whose coverage file was written last is the first."""
     problems: tuple[Problem, ...]
     """One for each coverage file that cannot be shown, and did not change since the last look."""
+    crash_mtime_ns: int | None
+    """When ``zig build`` last kept the input of a crash in ``f/crash``, as it does since Zig 0.16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ class ZigCache:
     def __init__(self, path: Path) -> None:
         """``path`` as ``find_cache`` gives it; it need not be there yet."""
         self.path = path
+        self.crash_input = path / "f" / "crash"
         self._executables: dict[str, tuple[Signature, FuzzExecutable | None]] = {}
         self._coverage_files: dict[str, CoverageFile] = {}
         self._details: dict[FuzzExecutable, _Details] = {}
@@ -189,7 +193,13 @@ class ZigCache:
                 problems.append(Problem(file.mtime_ns, self._why_unpaired(file, executables)))
         self._unpaired = unpaired
         self._details = {key: self._details[key] for key in executables if key in self._details}
-        return CacheLook(tuple(pairs), tuple(problems))
+        return CacheLook(tuple(pairs), tuple(problems), self._crash_mtime_ns())
+
+    def _crash_mtime_ns(self) -> int | None:
+        try:
+            return self.crash_input.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def session_pairs(self) -> list[list[Pair]]:
         """What sessions of our own have left: for each target its newest build, a pair for each worker."""
@@ -198,8 +208,8 @@ class ZigCache:
         for target in _entries(paths.data_folder(self.path)):
             pairs = [
                 self._pair_of_worker(file, by_digest[file.digest])
-                for worker in _entries(target.path)
-                for file in _readable_coverage_files(Path(worker.path) / "v")
+                for worker in _worker_folders(target.path)
+                for file in _readable_coverage_files(worker / "v")
                 if file.digest in by_digest
             ]
             if pairs:
@@ -210,7 +220,11 @@ class ZigCache:
     def _pair_of_worker(self, file: CoverageFile, executable: FuzzExecutable) -> Pair:
         details = self._read_details(executable)
         corpora = file.path.parent.parent / "f"
-        tests = {test: addr for test, addr in details.tests.items() if (corpora / test).is_dir()}
+        tests = {
+            test: addr
+            for test, addr in details.tests.items()
+            if (corpora / test).is_dir() or (corpora / details.folders[test]).is_dir()
+        }
         return Pair(file, executable, details.name, details.zig_version, tests)
 
     def _look_for_executables(self) -> list[FuzzExecutable]:
@@ -279,7 +293,8 @@ class ZigCache:
         try:
             with Executable(path) as opened:
                 tests = opened.test_symbols()
-                root = _root_source(compilation_folder(opened), tests)
+                folder = compilation_folder(opened, min(tests.values())) if tests else None
+                root = _root_source(folder, tests)
                 return _Details(
                     default if root is None else self._in_project(root),
                     opened.zig_version(),
@@ -312,14 +327,23 @@ class ZigCache:
         )
 
 
+def _worker_folders(target: str) -> Iterator[Path]:
+    """The cache folder of each worker of a target. Since Zig 0.16, instances have theirs in a common one."""
+    for worker in _entries(target):
+        yield Path(worker.path)
+        for entry in _entries(worker.path):
+            if entry.name.startswith("instance"):
+                yield Path(entry.path)
+
+
 def _why_no_pcs(file: CoverageFile, executables: Iterable[FuzzExecutable]) -> str:
     """A sentence about the coverage file of executables without instrumentation."""
     bare = [each for each in executables if each.pcs_len == 0]
     if not bare:
         return f"coverage file '{file.path}' lists no PCs. Zig {'; '.join(_NO_PCS.values())}"
     newest = max(bare, key=lambda each: each.signature.mtime_ns)
-    version = _zig_version(newest.path)
-    advice = _NO_PCS.get(".".join(version.split(".")[:2])) if version else None
+    release = release_of(_zig_version(newest.path) or "")
+    advice = release and _NO_PCS[release.name]
     return (
         f"coverage file '{file.path}' lists no PCs: '{newest.path}' was built in fuzz mode, but without "
         f"instrumentation. Zig {advice or '; '.join(_NO_PCS.values())}"

@@ -111,7 +111,7 @@ class Analysis:
         reproducer = make_reproducer(
             self._client, self._children, job.command, job.finding.test, self._hang, self._memory
         )
-        data = reproducer.shortest_prefix(job.data, job.failure)
+        data = self._failing_input(job, reproducer)
         if self._stopped:
             return
         argv = tuple(reproducer.argv(self._store.input_path(job.finding.id)))
@@ -132,6 +132,13 @@ class Analysis:
             "finding %s reproduces with %d bytes (%.1f s): fuzzserver repro %s",
             job.finding.id, len(data), time.monotonic() - started, job.finding.id,
         )  # fmt: skip
+
+    def _failing_input(self, job: _Job, reproducer: Reproducer) -> bytes | None:
+        """What is known to fail; None if nothing is."""
+        if not self._client.zig.release.stores_lengths:
+            return reproducer.shortest_prefix(job.data, job.failure)
+        found = reproducer.run(job.data)
+        return job.data if found is not None and job.failure.same_as(found) else None
 
 
 def make_reproducer(

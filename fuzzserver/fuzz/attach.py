@@ -85,6 +85,9 @@ class Attacher:
         self._targets: dict[str, TargetStatus] = {}
         self._executables: set[Path] = set()
         self._problems: set[str] = set()
+        # By cache, when an input was kept that crashed a fuzzer, and what was said of it.
+        self._crashes: dict[Path, int | None] = {}
+        self._news_of_crashes: dict[Path, str] = {}
         self._status = ("", "")
         self._looked = False
 
@@ -119,9 +122,12 @@ class Attacher:
             self._tell_target(_gone(self._targets[key]))
         problems = [problem for _, look in looks for problem in look.problems]
         self._log_problems(problems)
+        for cache, look in looks:
+            self._note_crash(cache, look.crash_mtime_ns)
         # An old file without executable is no news; one that is written while no other is, is.
         newest = pairs[0][1].coverage_file.mtime_ns if pairs else 0
-        self._tell_status([problem.text for problem in problems if problem.mtime_ns > newest])
+        news = [problem.text for problem in problems if problem.mtime_ns > newest]
+        self._tell_status([*self._news_of_crashes.values(), *news])
         self._looked = True
 
     def _noticed(self, cache: ZigCache, pair: Pair) -> _Build:
@@ -177,6 +183,14 @@ class Attacher:
             self._targets[target.key] = target
             self._set_target(target)
 
+    def _note_crash(self, cache: ZigCache, mtime_ns: int | None) -> None:
+        """Say that a fuzzer has crashed, if that was since the first look; which one, nobody tells."""
+        if self._looked and mtime_ns is not None and mtime_ns != self._crashes[cache.path]:
+            text = f"a fuzzer has crashed; 'zig build' has kept the input in '{cache.crash_input}'."
+            self._news_of_crashes[cache.path] = text
+            log.warning("%s", text)
+        self._crashes[cache.path] = mtime_ns
+
     def _log_problems(self, problems: list[Problem]) -> None:
         """Log each problem once, and again if it comes back."""
         texts = {problem.text for problem in problems}
@@ -184,8 +198,8 @@ class Attacher:
             log.warning("%s", text)
         self._problems = texts
 
-    def _tell_status(self, problems: list[str]) -> None:
-        """Say what goes on and what is wrong, if that has changed."""
+    def _tell_status(self, news: list[str]) -> None:
+        """Say what goes on and what is new or wrong, if that has changed."""
         running = sum(target.state == "fuzzing" for target in self._targets.values())
         if self._targets:
             state = "fuzzing" if running else "stopped"
@@ -193,7 +207,7 @@ class Attacher:
         else:
             state = "waiting"
             summary = f"Waiting for a fuzzer to write to {self._places()}."
-        status = (state, "\n".join((summary, *problems)))
+        status = (state, "\n".join((summary, *news)))
         if status != self._status:
             self._status = status
             self._set_status(*status)

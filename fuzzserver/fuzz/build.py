@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from fuzzserver import paths
+from fuzzserver.coverage.executable import PCS_SECTION, Executable
+from fuzzserver.errors import InputError
 from fuzzserver.fuzz.heartbeat import heartbeat
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.step import SourcePath
 from fuzzserver.zig.compile_client import ZigCompileClient
+from fuzzserver.zig.mended_runner import fuzz_runner_args
 
 __all__ = ["BuildMode", "TestExecutable", "build_tests"]
 
@@ -35,7 +38,10 @@ class TestExecutable:
 
 
 def build_tests(client: ZigCompileClient, command: TestCommand, mode: BuildMode) -> TestExecutable:
-    """Compile the tests of ``command``. Raises a ZigError. May run in several threads at once."""
+    """Compile the tests of ``command``. May run in several threads at once.
+
+    Raises a ZigError; InputError if what was built for the fuzzer has nothing that it could see.
+    """
     what = f"the tests of {command.name}{_IN_MODE[mode]}"
     log.info("compiling %s", what)
     started = time.monotonic()
@@ -45,7 +51,7 @@ def build_tests(client: ZigCompileClient, command: TestCommand, mode: BuildMode)
         result = client.compile(
             [
                 "test",
-                *_args(command, mode),
+                *_args(client, command, mode),
                 *("--cache-dir", str(command.cache_root)),
                 *("--global-cache-dir", str(global_cache_dir)),
                 *("--name", name),
@@ -55,17 +61,38 @@ def build_tests(client: ZigCompileClient, command: TestCommand, mode: BuildMode)
             global_cache_dir=global_cache_dir,
         )
     log.info("compiled %s in %.1f s", what, time.monotonic() - started)
-    return TestExecutable(result.artifact(name), result.inputs)
+    executable = TestExecutable(result.artifact(name), result.inputs)
+    if mode == "fuzz":
+        _check_instrumented(command, executable.path)
+    return executable
 
 
 _IN_MODE = {"normal": "", "fuzz": " in fuzz mode", "repro": " for reproduction"}
 
 
-def _args(command: TestCommand, mode: BuildMode) -> list[str]:
-    args = list(command.args)
-    if mode == "fuzz":
-        # In front of all modules, for it to hold for all of them, and where Zig's build runner has it.
-        args.insert(args.index("-fllvm") + 1 if "-fllvm" in args else 0, "-ffuzz")
+def _args(client: ZigCompileClient, command: TestCommand, mode: BuildMode) -> list[str]:
+    if mode == "normal":
+        return list(command.args)
+    # Only LLVM instruments. Without the flag, Zig 0.15 and later make Debug builds without it, and all
+    # do if build.zig says so; of several such flags, the last one counts. What is to reproduce a finding
+    # is to have the same code.
+    args = [*command.args, "-fllvm"]
     if mode == "repro":
-        args += ["--test-runner", str(paths.repro_runner())]
-    return args
+        return [*args, "--test-runner", str(paths.repro_runner())]
+    # In front of all modules, for it to hold for all of them.
+    return ["-ffuzz", *fuzz_runner_args(client.zig, paths.data_folder(command.cache_root) / "runner"), *args]
+
+
+def _check_instrumented(command: TestCommand, executable: Path) -> None:
+    """A fuzzer that sees nothing tries the same inputs for ever."""
+    with Executable(executable) as file:
+        if file.section_size(PCS_SECTION) == 0:
+            why = (
+                "since build.zig says 'fuzz = false' for their root module: remove that"
+                if "-fno-fuzz" in command.args
+                else "although its compiler was told -ffuzz and -fllvm: try another version of Zig"
+            )
+            raise InputError(
+                f"the tests of {command.name} cannot be fuzzed: no code in '{executable}' is "
+                f"instrumented, {why}"
+            )

@@ -36,7 +36,8 @@ _BUILD_COMMAND = re.compile(r"^error: the following build command ")
 _BRANCH = re.compile(r"^\s*\+- ")
 _NOISE = re.compile(
     r"^\s*$|^Build Summary: |^info\(verbose\): |^\S.* transitive failure$|access the help menu"
-    r"|^info: to list available steps"
+    r"|^info: to list available steps|^info: available option: |^error: \d+ compilation errors$"
+    r"|^error: configure command (?:exited|terminated) with "
 )
 
 
@@ -59,7 +60,7 @@ def _is_noise(line: str) -> bool:
     return any(pattern.search(line) for pattern in (_COMMAND, _BRANCH, _NOISE))
 
 
-_FRAME = re.compile(r"^(.+):\d+:\d+: 0x[0-9a-f]+ in ")
+_FRAME = re.compile(r"^ *(\S.*):\d+:\d+: 0x[0-9a-f]+ in ")
 _UNKNOWN_FRAME = "???:?:?: "
 
 

@@ -69,7 +69,7 @@ def test_commands(
     commands = _with_unique_names({_test_command(args, project) for args in found if args is not None})
     told = shorten(stderr.text(), zig.lib_dir)
     if not commands:
-        raise _why_none(zig, project, step, options, children, status, told)
+        raise _why_none(zig, project, step, options, children, status, how, told)
     log.info("ran '%s' in %.1f s: %d test executables", what, time.monotonic() - started, len(commands))
     if status != 0:
         log.warning("'%s' %s; going on with what it compiles:\n%s", what, how, told)
@@ -244,9 +244,10 @@ def _why_none(
     options: Sequence[str],
     children: ChildGroup,
     status: int,
+    how: str,
     told: str,
 ) -> InputError | BuildFailed:
-    """Why a build gave no test command."""
+    """Why a build that ended so gave no test command."""
     what = f"'{shlex.join(['zig', 'build', step, *options])}' in '{project}'"
     if _NO_STEP.search(told):
         return InputError(
@@ -257,7 +258,7 @@ def _why_none(
     if _NO_OPTION.search(told):
         return InputError(f"{what} was refused:\n{told}\n'zig build --help' there lists its options")
     hint = f"\nit must be able to write to '{project / '.zig-cache'}'" if _NO_ACCESS.search(told) else ""
-    return BuildFailed(f"{what} {describe_exit(status)}:\n{told or 'it did not say why'}{hint}")
+    return BuildFailed(f"{what} {how}:\n{told or 'it did not say why'}{hint}")
 
 
 _STEP = re.compile(rb"^  (\S.*?)(?: \(default\))?(?:  .*)?$", re.MULTILINE)

@@ -6,6 +6,7 @@ tests. *Gives* an audience what a server wants to know: steps, messages, states,
 """
 
 import logging
+import math
 import secrets
 import shutil
 import threading
@@ -15,19 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fuzzserver import paths
-from fuzzserver.corpus import Corpus, SharedCorpus
-from fuzzserver.coverage.queue import CoverageMsg, Msg
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.fuzz.analysis import Analysis
 from fuzzserver.fuzz.budget import BudgetWatch, Ending
 from fuzzserver.fuzz.build_progress import BuildProgress
+from fuzzserver.fuzz.fuzzed_test import FuzzedTest
 from fuzzserver.fuzz.lock import ProjectLock
 from fuzzserver.fuzz.options import Audience, FuzzOptions
 from fuzzserver.fuzz.recorder import Recorder
 from fuzzserver.fuzz.target import Build, FuzzTarget, NoFuzzTests, build_target, select_tests
+from fuzzserver.fuzz.target_runs import Session, TargetRuns, runs_of
 from fuzzserver.fuzz.test_command import TestCommand
-from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.fuzz.watch import SourceWatch
 from fuzzserver.fuzz.worker import FuzzTest
@@ -81,13 +81,17 @@ class FuzzDriver:
         self.findings = FindingStore(paths.findings_folder(project_cache), audience.notify)
         self.findings.remove_unfinished()
         self._analysis = Analysis(client, self.findings, options.limits.hang, options.limits.memory)
-        self._recorder = Recorder(self.findings, self._analysis)
+        self._recorder = Recorder(self.findings, self._analysis, client.zig)
         # Guards all below; notified when a run has ended or the driver is stopped.
         self._condition = threading.Condition()
         self._targets: dict[str, FuzzTarget] = {}
+        self._runs_of: dict[str, TargetRuns] = {}
+        self._jobs_each = 1
+        """The share of each target in them, rounded up."""
         self._threads: list[threading.Thread] = []
         self._running = 0
         self._stopping = threading.Event()
+        self.rebuild_asked = threading.Event()  # Set by who wants the tests built again.
         self._ending = threading.Event()
         """Set by ``finish``, before ``_stopping``: nothing new is begun."""
         self._built = 0.0
@@ -172,6 +176,7 @@ class FuzzDriver:
         names = [f"'{test.name}'" for tests in builds.values() for test in tests]
         log.info("fuzzing %s", ", ".join(names))
         self._analysis.start()
+        self._jobs_each = math.ceil(self._options.jobs / max(1, sum(map(bool, builds.values()))))
         for build, tests in builds.items():
             self._audience.add_step(build.step)
             target = self._targets[build.command.key]
@@ -179,48 +184,38 @@ class FuzzDriver:
                 "fuzzing" if tests else "never started", "" if tests else "--test selects none of its tests."
             )
             for test in tests:
-                self._add_run(target, test)
+                self._runs_in(target).add(test)
         if self._options.budget.time is not None:
             planned = self._options.budget.time * self._options.jobs / (2 * max(1, len(names)))
             self._turns.slice_seconds = min(self._options.slice_seconds, planned)
         self.started = time.monotonic()
         self._audience.set_status("fuzzing", f"Fuzzing {count(len(names), 'test')}.")
-        for target in self._targets.values():
-            for run in target.runs:
-                self._start_run(target, run)
+        for runs in self._runs_of.values():
+            runs.start()
         self._start_thread("fuzz-status", self._tell_counts)
         self._start_thread("fuzz-budget", self._watch_budget)
-        if self._options.watch:
-            self._start_thread("fuzz-watch", lambda: self._watch(dict(builds)))
+        self._start_thread("fuzz-watch", lambda: self._watch(dict(builds)))
 
-    def _add_run(self, target: FuzzTarget, test: FuzzTest) -> FuzzTestRun:
-        cache_root = target.worker_cache(test.name)
-        corpus = Corpus(cache_root / "f" / test.name, target.command.name, test.name)
-        folder = self._options.corpus
-        run = FuzzTestRun(
-            self._children,
-            test,
-            cache_root,
-            target.command.project,
-            self._seed,
-            self._options.limits,
-            self._turns,
-            corpus,
-            None if folder is None else SharedCorpus(folder, test.name),
-            lambda msg: self._post(target, msg),
-            target.tell,
-            lambda end, failure, data: self._recorder.note(target.command, end, failure, data),
-            lambda text, level: self._audience.add_log(test.name, text, level),
-        )
-        target.add_run(run)
-        run.note_findings(self._recorder.count(target.command, test.name))
-        self._audience.add_corpus(corpus)
-        return run
+    def _runs_in(self, target: FuzzTarget) -> TargetRuns:
+        """What fuzzes the tests of a target."""
+        key = target.command.key
+        if key not in self._runs_of:
+            session = Session(
+                self._children,
+                self._seed,
+                self._options,
+                self._turns,
+                self._recorder,
+                self._audience,
+                self._start_worker,
+            )
+            self._runs_of[key] = runs_of(session, target, self._client.zig.release, self._jobs_each)
+        return self._runs_of[key]
 
-    def _start_run(self, target: FuzzTarget, run: FuzzTestRun) -> None:
+    def _start_worker(self, target: FuzzTarget, fuzz: Callable[[], None]) -> None:
         def work() -> None:
             try:
-                run.run()
+                fuzz()
             finally:
                 with self._condition:
                     self._running -= 1
@@ -242,11 +237,6 @@ class FuzzDriver:
             thread.start()  # Who finds it in the list may join it.
             self._threads.append(thread)
 
-    def _post(self, target: FuzzTarget, msg: Msg) -> None:
-        if isinstance(msg, CoverageMsg):
-            target.set_coverage_id(msg.coverage_id)
-        self._audience.post(msg)
-
     def _watch_budget(self) -> None:
         """Until something is used up, or nobody is left who could use it."""
         watch = BudgetWatch(self._options.budget, self._options.test_budget, is_open=self._options.watch)
@@ -260,7 +250,7 @@ class FuzzDriver:
         return None if most is None or found < most else Ending(f"{count(found, 'finding')}.", met=True)
 
     @property
-    def _runs(self) -> list[FuzzTestRun]:
+    def _runs(self) -> list[FuzzedTest]:
         """Those of all tests that the newest builds have."""
         return [run for target in list(self._targets.values()) for run in target.runs if not run.retired]
 
@@ -276,18 +266,19 @@ class FuzzDriver:
     # ---------------------------------------------------------------- rebuilding
 
     def _watch(self, builds: dict[Build, list[FuzzTest]]) -> None:
-        """Build again whenever a source file changes, or the executables are gone, with their cache."""
+        """Build again whenever a viewer asks; and if sources are watched, when they or executables change."""
         built = self._built
         failed = False
         while not self._ending.is_set():
-            commands = [target.command for target in self._targets.values()]
-            steps = [build.step for build in builds]
-            watch = SourceWatch(commands, steps, built, expect_executables=not failed)
+            watched = list(self._targets.values()) if self._options.watch else []
+            commands = [target.command for target in watched]
+            steps = [build.step for build in builds] if watched else []
+            watch = SourceWatch(commands, steps, built, self.rebuild_asked, expect_executables=not failed)
             if not watch.wait(self._ending):
                 return
             built = time.time()
             try:
-                builds = self._rebuild(watch.executables_gone)
+                builds = self._rebuild(watch.why, watch.executables_gone)
                 failed = False
             except Stopped:
                 return
@@ -296,10 +287,9 @@ class FuzzDriver:
                 if not self._ending.is_set():
                     self._rebuild_failed(error)
 
-    def _rebuild(self, gone: bool) -> dict[Build, list[FuzzTest]]:
-        what = "executables are gone" if gone else "sources have changed"
-        log.info("%s; building again", what)
-        self._audience.set_status("fuzzing", f"{what.capitalize()}: building again while fuzzing goes on ...")
+    def _rebuild(self, why: str, gone: bool) -> dict[Build, list[FuzzTest]]:
+        log.info("%s; building again", why)
+        self._audience.set_status("fuzzing", f"{why.capitalize()}: building again while fuzzing goes on ...")
         commands = self._find_commands(self._children)
         for command in commands:
             if command.key not in self._targets:
@@ -315,7 +305,7 @@ class FuzzDriver:
         for build, tests in builds.items():
             self._move(self._targets[build.command.key], build, tests, gone)
         for key in self._targets.keys() - {build.command.key for build in builds}:
-            self._retire(self._targets[key], set())
+            self._runs_in(self._targets[key]).retire()
         self._audience.set_status("fuzzing", f"Fuzzing the build of {time.strftime('%H:%M:%S')}.")
         return builds
 
@@ -335,20 +325,9 @@ class FuzzDriver:
         """Have the tests of a target go on with a new build; ``anew``, though it may be the same again."""
         target.command = build.command
         self._audience.add_step(build.step)
-        runs = {run.status.name: run for run in target.runs if run.status.state not in ENDED}
         target.set("fuzzing")
-        for test in tests:
-            if test.name in runs:
-                if anew or runs[test.name].test.step.rebuilt_executable != test.step.rebuilt_executable:
-                    runs[test.name].move(test)
-            else:
-                self._start_run(target, self._add_run(target, test))
-        self._retire(target, {test.name for test in tests})
-
-    def _retire(self, target: FuzzTarget, keep: set[str]) -> None:
-        for run in target.runs:
-            if run.status.name not in keep and run.status.state not in ENDED:
-                run.retire("It is not in the newest build.")
+        self._runs_in(target).move(tests, anew)
+        self._runs_in(target).retire(tests)
 
     def _rebuild_failed(self, error: Exception) -> None:
         log.error("the build failed; fuzzing goes on with the old one")
@@ -439,9 +418,6 @@ class FuzzDriver:
                 thread.join()
         with self._condition:
             self._lock.release()
-
-
-ENDED = ("stopped", "failed")
 
 
 def _forget(folder: Path) -> None:

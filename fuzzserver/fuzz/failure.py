@@ -9,13 +9,13 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from fuzzserver.stack import Frame, frame_of
 
-__all__ = ["Failure", "FuzzerFault", "Killed", "Kind", "failure_of"]
+__all__ = ["Failure", "FuzzerFault", "Killed", "Kind", "failure_of", "has_told_enough"]
 
 Kind = Literal["error", "panic", "signal", "leak", "error logs", "exit", "hang", "out of memory"]
 
@@ -23,6 +23,8 @@ MAX_MESSAGE = 1000
 MAX_STACK = 16 * 1024
 """How much of a trace is kept, in characters: its beginning. An endless recursion has megabytes."""
 MAX_FRAMES = 64
+ENOUGH_FRAMES = 200
+"""More of them say nothing new."""
 FINGERPRINT_FRAMES = 3
 
 
@@ -90,11 +92,13 @@ class Killed:
     signal_name: str
 
 
-_VARIABLE = re.compile(r"""0x[0-9a-fA-F]+|\d+|'[^'\n]*'|"[^"\n]*\"""")
-_GENERIC = re.compile(r"__anon_\d+")
+_VARIABLE = re.compile(r"""0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+|'[^'\n]*'|"[^"\n]*\"""")
+_GENERIC = re.compile(r"__(anon|func)_\d+")
 """The number differs in each build."""
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _UNKNOWN_FRAME = re.compile(r"\?\?\?:\?:\?: 0x[0-9a-f]+ in .*")
+_EMPTY_TRACE = "(empty stack trace)"
+"""What allocators say in builds that do not note who called."""
 _CARET = re.compile(r" *\^?")
 _PANIC = re.compile(r"(?:thread \d+ )?panic: (?P<message>.*)")
 _SIGNAL = re.compile(
@@ -102,16 +106,18 @@ _SIGNAL = re.compile(
     r" at address 0x[0-9a-f]+|General protection exception \(.*\))"
 )
 _FAILED = re.compile(r"failed with (?P<message>error\..*)")
-_LEAKED = re.compile(r"\(err\): (?P<message>memory address 0x[0-9a-f]+ leaked)")
+_LEAKED = re.compile(
+    r"\(err\): (?P<message>memory address 0x[0-9a-f]+ leaked|leaked \[addr: [0-9a-f]+, [^\]]*\])"
+)
 _LOGGED = re.compile(r"\[[^\]]*\] \(err\): .*")
 _LOGS_DETECTED = "error logs detected"
 _LIBRARY = re.compile(r"/lib/(zig/)?((std|compiler_rt)(/|\.zig$)|fuzzer\.zig$)")
 """Files of Zig's own, if nobody says where its folder is; some systems have it in ``/usr/lib/zig``."""
 _RUNNERS = ("test_runner.zig", "repro_runner.zig")
-_BORDER = "fuzzer_one"
-"""The function of test runners that calls the function that is fuzzed."""
-_ENTRANCE = "fuzzer_"
-"""Functions of the fuzzer that test runners call; none of them is ever inlined."""
+_BORDERS = ("fuzzer_one", "test_one")
+"""The function of test runners that calls the function that is fuzzed: until Zig 0.15, and since 0.16."""
+_ERROR_CONTEXT = "error return context:"
+"""What Zig writes since 0.16 before the trace of an error that led to a panic, which has a trace as well."""
 
 
 def failure_of(
@@ -134,7 +140,7 @@ def failure_of(
     lines = _COLORS.sub("", stderr).rstrip().split("\n")
     if why != "ended":
         interrupted = _crash(lines)
-        return _judge(why, detail, interrupted[2] if interrupted else [], lib_dir)
+        return _judge(replace(interrupted or _Crash(why, "", [], []), kind=why, message=detail), lib_dir)
     assert status is not None, "a process that ended has a status"
     if status in (-signal.SIGKILL, -signal.SIGTERM):
         return Killed(_signal_name(status))
@@ -152,77 +158,133 @@ def _of_signal(status: int, lines: list[str], lib_dir: Path | None) -> Failure |
     crash = _crash(lines)
     if crash is None:
         return Failure("signal", _signal_name(status), "", ())
-    return _judge(*crash, lib_dir)
+    return _judge(crash, lib_dir)
 
 
 def _of_checks(lines: list[str], lib_dir: Path | None) -> Failure | None:
     """What the test runner checks after each run; its last line says what it found."""
     if failed := _FAILED.search(lines[-1]):
         trace = next((lines[start:end] for start, end in _traces(lines) if end == len(lines) - 1), [])
-        return _failure("error", failed["message"], trace, lib_dir)
+        return _failure("error", failed["message"], trace, _frames(trace), lib_dir)
     if lines[-1].endswith(_LOGS_DETECTED):
         logged = (match[0] for line in lines if (match := _LOGGED.search(line)))
-        return _failure("error logs", next(logged, _LOGS_DETECTED), [], lib_dir)
+        return _failure("error logs", next(logged, _LOGS_DETECTED), [], [], lib_dir)
     for index, line in enumerate(lines):
         if leaked := _LEAKED.search(line):
-            return _failure(
-                "leak", leaked["message"], lines[index + 1 : _trace_end(lines, index + 1)], lib_dir
-            )
+            trace = lines[index + 1 : _trace_end(lines, index + 1)]
+            trace = [] if trace == [_EMPTY_TRACE] else trace
+            return _failure("leak", leaked["message"], trace, _frames(trace), lib_dir)
     return None
 
 
-def _crash(lines: list[str]) -> tuple[Kind, str, list[str]] | None:
-    """The last panic or signal that stderr tells of: kind, message and trace."""
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """What Zig's handlers tell of a panic or of a signal."""
+
+    kind: Kind
+    message: str
+    stack: list[str]
+    """The lines of all its traces, from the first to that of the crash itself."""
+    frames: list[Frame]
+    """Of the crash itself, after those of the error that led to it."""
+    earlier: list[Frame] = field(default_factory=list)
+    """Where the memory came from that turned out to be spoilt only when no code of the user's ran."""
+
+
+def _crash(lines: list[str]) -> _Crash | None:
+    """The last panic or signal that stderr tells of."""
+    traces = list(_traces(lines))
     # Source lines in a trace may hold the same words: "@panic("panic: ...")".
-    in_trace = {index for start, end in _traces(lines) for index in range(start, end)}
-    start = len(lines)  # Where the trace begins that follows.
+    in_trace = {index for start, end in traces for index in range(start, end)}
     for index in reversed(range(len(lines))):
         if index in in_trace:
-            start = index
-        elif panic := _PANIC.search(lines[index]):
-            trace = lines[start : _trace_end(lines, start)]
-            more = lines[index + 1 : start] if trace else []
-            return "panic", "\n".join([panic["message"], *more]), trace
-        elif signalled := _SIGNAL.search(lines[index]):
-            return "signal", signalled["message"], lines[start : _trace_end(lines, start)]
+            continue
+        following = [trace for trace in traces if trace[0] > index]
+        if panic := _PANIC.search(lines[index]):
+            return _panic(panic["message"], index + 1, following, lines)
+        if signalled := _SIGNAL.search(lines[index]):
+            trace = lines[slice(*following[0])] if following else []
+            return _Crash("signal", signalled["message"], trace, _frames(trace))
     return None
 
 
-def _judge(kind: Kind, message: str, trace: list[str], lib_dir: Path | None) -> Failure | FuzzerFault:
-    """A crash is a failure of the test, unless the trace shows the fuzzer at work, and no test."""
-    frames = _frames(trace)
-    in_fuzzer = [frame for frame in frames if _is_fuzzer(frame.path, lib_dir)]
-    entered = any(frame.function.startswith(_ENTRANCE) for frame in in_fuzzer)
-    if entered and not any(_is_border(frame) for frame in frames):
-        place = in_fuzzer[0]
-        return FuzzerFault(f"{message}, in {place.function} ({place.path}:{place.line})")
-    return _failure(kind, message, trace, lib_dir)
+def _panic(message: str, index: int, traces: list[tuple[int, int]], lines: list[str]) -> _Crash:
+    """A panic whose message may go on at ``index``, followed by ``traces``.
+
+    Before that of the panic, there may be others since Zig 0.16: of an error, of an allocation, of how it
+    was freed. Each has a title then.
+    """
+    if not traces:
+        return _Crash("panic", message, [], [])
+    first = own = traces[0]
+    for start, end in traces[1:]:
+        if lines[start - 1].rstrip().endswith(":"):
+            own = start, end
+    # Not the title of the first.
+    words = lines[index : first[0] - (own != first)]
+    stack = lines[index + len(words) : own[1]]
+    frames = _frames(lines[slice(*own)])
+    earlier = _frames(lines[slice(*first)]) if own != first else []
+    if earlier and lines[first[0] - 1] == _ERROR_CONTEXT:
+        frames = earlier + frames
+    return _Crash("panic", "\n".join([message, *words]), stack, frames, earlier)
 
 
-def _failure(kind: Kind, message: str, trace: list[str], lib_dir: Path | None) -> Failure:
-    frames = tuple(_user_frames(_frames(trace), lib_dir))[:MAX_FRAMES]
-    return Failure(kind, message[:MAX_MESSAGE], "\n".join(trace)[:MAX_STACK], frames)
+def has_told_enough(stderr: str) -> bool:
+    """Whether a crash was told, and more of its trace than is ever kept.
+
+    Since Zig 0.16, an endless recursion is told to its last frame, which takes minutes.
+    """
+    crash = _crash(_COLORS.sub("", stderr).split("\n"))
+    return crash is not None and len(crash.frames) > ENOUGH_FRAMES
+
+
+def _judge(crash: _Crash, lib_dir: Path | None) -> Failure | FuzzerFault:
+    """A crash is a failure of the test, unless the trace shows the fuzzer at work, and no test.
+
+    A test may call the fuzzer as well, which tells of its comparisons and asks it for values; and a trace
+    of a thread of its own, or one that is cut, does not come to the test runner.
+    """
+    frames = [frame for frame in crash.frames if frame.unit != "compiler_rt"]
+    is_whole = any(os.path.basename(frame.path) in _RUNNERS for frame in frames)
+    if is_whole and _is_fuzzer(frames[0]) and not any(_is_border(frame) for frame in frames):
+        # What it calls of std says less.
+        place = next((frame for frame in frames if frame.path.endswith("/fuzzer.zig")), frames[0])
+        return FuzzerFault(f"{crash.message}, in {place.function} ({place.path}:{place.line})")
+    failure = _failure(crash.kind, crash.message, crash.stack, crash.frames, lib_dir)
+    earlier = _user_frames(crash.earlier, lib_dir)
+    return failure if failure.frames else replace(failure, frames=earlier)
+
+
+def _failure(
+    kind: Kind, message: str, stack: list[str], frames: list[Frame], lib_dir: Path | None
+) -> Failure:
+    user_frames = _user_frames(frames, lib_dir)
+    return Failure(kind, message[:MAX_MESSAGE], "\n".join(stack)[:MAX_STACK], user_frames)
 
 
 def _frames(trace: list[str]) -> list[Frame]:
     return [frame for line in trace if (frame := frame_of(line))]
 
 
-def _user_frames(frames: list[Frame], lib_dir: Path | None) -> Iterator[Frame]:
+def _user_frames(frames: list[Frame], lib_dir: Path | None) -> tuple[Frame, ...]:
     """Frames above the test runner's that are in no file of Zig's."""
+    found: list[Frame] = []
     for frame in frames:
-        if _is_border(frame):
-            return
+        # In an optimized build, the runner's may be left out.
+        if _is_border(frame) or (found and _is_fuzzer(frame)):
+            break
         if not _is_library(frame.path, lib_dir) and os.path.basename(frame.path) not in _RUNNERS:
-            yield frame
+            found.append(frame)
+    return tuple(found[:MAX_FRAMES])
 
 
 def _is_border(frame: Frame) -> bool:
-    return frame.function.startswith(_BORDER) and os.path.basename(frame.path) in _RUNNERS
+    return frame.function.startswith(_BORDERS) and os.path.basename(frame.path) in _RUNNERS
 
 
-def _is_fuzzer(path: str, lib_dir: Path | None) -> bool:
-    return os.path.basename(path) == "fuzzer.zig" and _is_library(path, lib_dir)
+def _is_fuzzer(frame: Frame) -> bool:
+    return frame.unit == "fuzzer"
 
 
 def _is_library(path: str, lib_dir: Path | None) -> bool:
@@ -241,6 +303,8 @@ def _traces(lines: list[str]) -> Iterator[tuple[int, int]]:
 
 def _trace_end(lines: list[str], index: int) -> int:
     """The end of the trace that begins at ``index``: each frame may be followed by source and caret."""
+    if index < len(lines) and lines[index] == _EMPTY_TRACE:
+        return index + 1
     while index < len(lines) and (frame_of(lines[index]) or _UNKNOWN_FRAME.fullmatch(lines[index])):
         index += 1
         if index + 1 < len(lines) and _CARET.fullmatch(lines[index + 1]):

@@ -1,6 +1,7 @@
 """How to fuzz, and who wants to know what comes of it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -79,3 +80,6 @@ class Audience(Protocol):
 
     def notify(self) -> None:
         """The findings have changed."""
+
+    def set_rebuild(self, rebuild: Callable[[], object] | None) -> None:
+        """What a viewer calls who wants the tests built again; None when that is over."""

@@ -5,12 +5,14 @@ import logging
 import threading
 import time
 
+from fuzzserver.corpus import form_of
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.fuzz.analysis import Analysis
 from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import WorkerEnd
+from fuzzserver.zig.installation import Zig
 
 __all__ = ["Recorder"]
 
@@ -27,9 +29,10 @@ MAX_FINDINGS = 100
 class Recorder:
     """Notes what workers break. May be used from any thread."""
 
-    def __init__(self, findings: FindingStore, analysis: Analysis) -> None:
+    def __init__(self, findings: FindingStore, analysis: Analysis, zig: Zig) -> None:
         self._findings = findings
         self._analysis = analysis
+        self._zig = zig
         # Guards ``found``.
         self._lock = threading.Lock()
         self._full: set[str] = set()
@@ -52,6 +55,8 @@ class Recorder:
             stderr=end.stderr[-MAX_STDERR:],
             build=command.to_json(),
             place=failure.place,
+            exact=self._zig.release.stores_lengths,
+            form=form_of(self._zig.release),
         )
         count = self.count(command, end.test.name)
         if count >= MAX_FINDINGS and self._findings.get(finding.id) is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from fuzzserver.errors import Stopped, TestRunnerError
+from fuzzserver.fuzz.endless_trace import EndlessTrace
 from fuzzserver.fuzz.failure import Failure, failure_of
 from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild
 
@@ -76,7 +77,7 @@ class Reproducer:
     def shortest_prefix(self, data: bytes, failure: Failure) -> bytes | None:
         """The shortest beginning of ``data`` on which the test fails so; None if it does on none.
 
-        Zig 0.14 does not store how long an input is: what follows it in its file are bytes of earlier
+        Until 0.15, Zig does not store how long an input is: what follows it in its file are bytes of earlier
         ones. Lengths are tried upwards, in one process as long as the test passes. Errors as of ``run``.
         """
         size = 0
@@ -161,13 +162,19 @@ class _Watch:
     stdout: bytes = b""
     """Its end."""
     stderr: KeptOutput = field(default_factory=lambda: KeptOutput(KEPT_STDERR))
+    trace: EndlessTrace = field(default_factory=EndlessTrace)
+    told_enough: bool = False
+    """Whether it was ended because it crashed, and would tell where for minutes."""
 
     def follow(self) -> int:
-        """Follow it to its end; returns its exit status."""
+        """Follow it to its end; returns its exit status, or that of what it was just telling."""
         self._deadline = time.monotonic() + self.timeout
         for name, data in self.child.output(idle=POLL):
             self._note(name, data)
             self._check()
+        if self.told_enough:
+            self.child.wait()
+            return -signal.SIGABRT
         try:
             return self.child.wait(max(POLL, self._deadline - time.monotonic()))
         except ChildTimeout:  # It has closed its output, and runs on.
@@ -183,6 +190,9 @@ class _Watch:
                 self._deadline = time.monotonic() + self.timeout
         elif name == "stderr":
             self.stderr += data
+            if self.trace.feed(data):
+                self.told_enough = True
+                self.child.kill()
 
     def _check(self) -> None:
         late = time.monotonic() > self._deadline

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fuzzserver.errors import InputError
 from fuzzserver.fuzz.build import build_tests
+from fuzzserver.fuzz.fuzzed_test import FuzzedTest
 from fuzzserver.fuzz.test_command import TestCommand
-from fuzzserver.fuzz.test_run import FuzzTestRun
 from fuzzserver.fuzz.worker import FuzzTest
 from fuzzserver.status import TargetStatus
 from fuzzserver.step import FuzzRunStep
@@ -110,15 +110,15 @@ class FuzzTarget:
         self._state = "building"
         self._text = ""
         self._ids: list[str] = []
-        self._runs: list[FuzzTestRun] = []
+        self._runs: list[FuzzedTest] = []
 
     @property
-    def runs(self) -> list[FuzzTestRun]:
+    def runs(self) -> list[FuzzedTest]:
         """The fuzz tests, those that are gone from the source included."""
         with self._lock:
             return list(self._runs)
 
-    def add_run(self, run: FuzzTestRun) -> None:
+    def add_run(self, run: FuzzedTest) -> None:
         """One more fuzz test, or one that was given up, anew."""
         name = run.status.name
         with self._lock:

@@ -1,4 +1,4 @@
-"""Has a source file changed since it was compiled, or is gone what was made of it?
+"""Has a source file changed since it was compiled, or is gone what was made of it, or does somebody ask?
 
 Files are looked at every half second. That is cheap (some hundred calls of stat), needs no system call
 that Python lacks, and works on network file systems, too.
@@ -32,11 +32,13 @@ class SourceWatch:
         commands: Iterable[TestCommand],
         steps: Iterable[FuzzRunStep],
         built: float,
+        asked: threading.Event,
         expect_executables: bool = False,
     ) -> None:
         """``steps`` are what was built; of commands that could not be, only the root source files are known.
 
         ``built``: when the compile began, in seconds since 1970. What changed since then is a change.
+        ``asked``: set by who wants a build though nothing has changed. Without commands, nobody else does.
         ``expect_executables``: whether it is a change that an executable is gone.
         """
         commands, steps = list(commands), list(steps)
@@ -54,6 +56,9 @@ class SourceWatch:
                 self._folders.add(folder)
                 self._files.add(path)
         # A cache that is cleared takes the executables along, which only a build brings back.
+        self._asked = asked
+        self.why = ""
+        """What ``wait`` has found."""
         self._executables = [step.rebuilt_executable for step in steps] if expect_executables else []
         now = time.time()
         self._stamps = {
@@ -74,9 +79,14 @@ class SourceWatch:
         while not stop.wait(INTERVAL):
             now = self._look()
             if self.executables_gone:
-                return True
+                self.why = "executables are gone"
+            elif self._asked.is_set():
+                self.why = "a viewer asks for it"
             # An editor or a version control system may be in the middle of writing several files.
-            if now != self._stamps and now == before:
+            elif now != self._stamps and now == before:
+                self.why = "sources have changed"
+            if self.why:
+                self._asked.clear()
                 return True
             before = now
         return False

@@ -1,11 +1,14 @@
-"""One process that fuzzes one test (Zig: ``fuzzWorkerRun`` and ``rerunInFuzzMode``).
+"""One process that fuzzes (Zig: ``fuzzWorkerRun`` and ``rerunInFuzzMode``).
 
 *Runs on* a thread ``fuzz-worker-N``. *Takes* a test executable built in fuzz mode, and a turn. *Gives* a
 ``CoverageMsg`` and an ``EntryPointMsg``, counts, and, when the process ends, how it ended.
 
-A worker has a cache folder of its own. All workers of an executable would otherwise write the same
-coverage file, from which nobody could tell which of them makes progress; two that create it at once make
-one of them give up; and ``tmp/libfuzzer.log`` would not tell whose last words it holds.
+A worker has a coverage file and a ``tmp`` folder of its own. All workers of an executable would otherwise
+write the same coverage file, from which nobody could tell which of them makes progress; two that create it
+at once make one of them give up; and ``tmp/libfuzzer.log`` would not tell whose last words it holds.
+
+Here is what holds in all releases, and the worker of those until 0.15, which fuzzes one test. That of later
+ones is in ``instance``.
 """
 
 import signal
@@ -14,19 +17,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import CoverageFileError, MessageError
+from fuzzserver.fuzz.endless_trace import EndlessTrace
 from fuzzserver.fuzz.said import SaidLines
 from fuzzserver.fuzz.turns import Turn
 from fuzzserver.step import FuzzRunStep
-from fuzzserver.wire.messages import ClientTag, Message, MessageReader, ServerTag, client_message, parse_u64
-from fuzzserver.zig.process import ChildGroup, ChildTimeout, KeptOutput, PipedChild, describe_exit
+from fuzzserver.wire.messages import ClientTag, CoverageId, ServerTag, client_message, parse_u64
+from fuzzserver.wire.release import ServerMessage, ServerReader
+from fuzzserver.zig.process import ChildGroup, KeptOutput, PipedChild, describe_exit
 from fuzzserver.zig.test_runner import test_runner_argv
 
-__all__ = ["FuzzTest", "FuzzWorker", "WorkerEnd", "WorkerLimits"]
+__all__ = ["FuzzProcess", "FuzzTest", "FuzzWorker", "Why", "WorkerEnd", "WorkerLimits"]
+
+Why = Literal["ended", "hang", "out of memory", "asked", "protocol"]
+"""``asked``: we wanted it to end. ``protocol``: it said what no worker says, and was ended."""
 
 MAX_STDERR = 256 * 1024
 """How much of what a worker writes is kept, in bytes."""
@@ -40,8 +48,6 @@ STACK_WAIT = 15.0
 CLOSE_WAIT = 2.0
 """Seconds for a worker to end that has closed its output."""
 
-MAX_MESSAGE = 64 * 1024
-"""Bytes of a message. A worker has two, of eight bytes each; what a test prints is none."""
 
 MAX_STDOUT = 1024 * 1024
 """Bytes of messages before it fuzzes."""
@@ -73,8 +79,7 @@ class WorkerEnd:
     """How a worker ended."""
 
     test: FuzzTest
-    why: Literal["ended", "hang", "out of memory", "asked", "protocol"]
-    """``asked``: we wanted it to end. ``protocol``: it said what no worker says, and was ended."""
+    why: Why
     status: int | None
     """Exit status, negative for a signal, as in ``subprocess``."""
     how: str
@@ -89,11 +94,12 @@ class WorkerEnd:
 
 
 @dataclass
-class FuzzWorker:
+class FuzzProcess:
     """One worker. ``run`` is called once; ``end`` may be called from any thread."""
 
     children: ChildGroup
     test: FuzzTest
+    """What it fuzzes, now."""
     cache_root: Path
     """Its own cache folder."""
     cwd: Path
@@ -112,15 +118,20 @@ class FuzzWorker:
     """Kept up to date while it runs."""
     seen_bits: bytes = field(default=b"", init=False)
     """The same; as in ``SeenPcsSnapshot``."""
+    max_message: ClassVar[int]
+    """Bytes of a message; what a test prints is none."""
 
     def __post_init__(self) -> None:
         self._asked = threading.Event()
         self._hurry = True
         self._asked_at = 0.0
         self._heard: float | None = None
-        self._child: PipedChild | None = None
         self._stderr = KeptOutput(MAX_STDERR)
         self._said = SaidLines(self.said)
+        self._trace = EndlessTrace()
+        self._told_enough = False
+        """Whether it was ended because it crashed, and would tell where for minutes."""
+        self._reader = ServerReader(max_body=self.max_message)
         self._coverage: SeenPcs | None = None
         self._coverage_id: int | None = None
         self._start_runs = 0
@@ -150,8 +161,14 @@ class FuzzWorker:
         argv = test_runner_argv(self.test.step.rebuilt_executable, self.cache_root, self.seed)
         try:
             with self.children.spawn(argv, self.cwd) as child:
-                why, how = self._listen(child)
+                try:
+                    self._begin(child)
+                    why, how = self._listen(child)
+                finally:
+                    self._leave()
                 status = child.wait()
+            if self._told_enough:
+                status = -signal.SIGABRT  # As it would have ended.
             self._count()
         finally:
             self._said.close()
@@ -168,23 +185,38 @@ class FuzzWorker:
             log.read_text(errors="replace")[-MAX_STDERR:] if log.is_file() else "",
         )
 
-    def _listen(
-        self, child: PipedChild
-    ) -> tuple[Literal["ended", "hang", "out of memory", "asked", "protocol"], str]:
+    def _begin(self, child: PipedChild) -> None:
+        """It has been started."""
+
+    def _leave(self) -> None:
+        """It is not talked to any more."""
+
+    def _handle(self, message: ServerMessage, child: PipedChild) -> None:
+        """Do what one message means."""
+        raise NotImplementedError
+
+    def _tick(self) -> None:
+        """Called some times a second, after its runs were counted."""
+        self._said.tick()
+        self.look()
+
+    def _listen(self, child: PipedChild) -> tuple[Why, str]:
         """Follow the worker to its end; returns why it ended, and how if that is not in its exit status."""
-        reader = MessageReader(MAX_MESSAGE)
         left = MAX_STDOUT
         next_look = self._last_progress = time.monotonic()
         for name, data in child.output(idle=TICK):
             if name == "stderr":
                 self._hear(data)
                 self._spoke = self._spoke or time.monotonic()
+                if self._trace.feed(data):
+                    self._told_enough = True
+                    child.kill()
             elif name == "stdout" and not self._deaf:
                 left -= len(data)
                 try:
                     if left < 0 and not self._fuzzing:
                         raise MessageError(f"its messages have more than {MAX_STDOUT} bytes")
-                    for message in reader.feed(data):
+                    for message in self._reader.feed(data):
                         self._handle(message, child)
                 except MessageError as error:
                     if not self._fuzzing:
@@ -197,9 +229,8 @@ class FuzzWorker:
             if time.monotonic() < next_look:
                 continue
             next_look = time.monotonic() + TICK
-            self._said.tick()
             self._count()
-            self.look()
+            self._tick()
             if self.limits.memory < (used := child.resident_bytes):
                 self._ask_where(child)
                 return "out of memory", f"used {used // MIB} MiB of memory, more than {self._memory_limit}"
@@ -208,9 +239,7 @@ class FuzzWorker:
                 return "hang", f"made no new run for {self.limits.hang:g} s"
             if self.turn.over and not self._pause(child):
                 return "asked", "was ended"
-        try:
-            child.wait(CLOSE_WAIT)
-        except ChildTimeout:
+        if not child.ends_within(CLOSE_WAIT):
             child.kill()
             return "protocol", "closed its output and was ended"
         return "ended", ""
@@ -240,28 +269,21 @@ class FuzzWorker:
     def _is_speaking(self) -> bool:
         return self._spoke is not None and time.monotonic() - self._spoke < STACK_WAIT
 
-    def _handle(self, message: Message, child: PipedChild) -> None:
-        """Post what one message means."""
-        if message.tag == ServerTag.COVERAGE_ID:
-            self._coverage_id = parse_u64(message.body, "coverage_id")
-            self._open_coverage(self._coverage_id)
-            self.post(CoverageMsg(self._coverage_id, self.test.step, self.cache_root))
-            # Not earlier, so that the count of runs is that of before the first.
-            child.send(client_message(ClientTag.START_FUZZING, self.test.index))
-        elif message.tag == ServerTag.FUZZ_START_ADDR:
-            if self._coverage_id is None:
-                raise MessageError("fuzz_start_addr came before coverage_id")
-            self.post(EntryPointMsg(self._coverage_id, parse_u64(message.body, "fuzz_start_addr")))
-            self._fuzzing = True
-            self.set_state("fuzzing")
-
     def _open_coverage(self, coverage_id: int) -> None:
+        """Begin to count; it has made no run yet."""
+        self._coverage_id = coverage_id
         try:
             path = self.test.step.coverage_file_path(coverage_id, self.cache_root)
             self._coverage = SeenPcs(path)
             self._start_runs = self.total_runs = self._coverage.read().n_runs
         except CoverageFileError as error:
             raise MessageError(str(error)) from error
+        self.post(CoverageMsg(coverage_id, self.test.step, self.cache_root))
+
+    def _note_entry_point(self, body: bytes) -> None:
+        if self._coverage_id is None:
+            raise MessageError("fuzz_start_addr came before coverage_id")
+        self.post(EntryPointMsg(self._coverage_id, parse_u64(body, "fuzz_start_addr")))
 
     def _count(self) -> None:
         """Read how many runs there were, and note whether that is progress."""
@@ -307,3 +329,20 @@ class FuzzWorker:
         self.set_state("fuzzing")
         child.kill(signal.SIGCONT)
         return True
+
+
+class FuzzWorker(FuzzProcess):
+    """A worker of Zig until 0.15, which fuzzes one test. It says its ``coverage_id`` before it is asked."""
+
+    max_message = 64 * 1024
+
+    def _handle(self, message: ServerMessage, child: PipedChild) -> None:
+        if message.tag == ServerTag.COVERAGE_ID:
+            size = self._reader.release.coverage_id_size
+            self._open_coverage(CoverageId.parse(message.body, size).id)
+            # Not earlier, so that the count of runs is that of before the first.
+            child.send(client_message(ClientTag.START_FUZZING, self.test.index))
+        elif message.tag == ServerTag.FUZZ_START_ADDR:
+            self._note_entry_point(message.body)
+            self._fuzzing = True
+            self.set_state("fuzzing")

@@ -32,6 +32,10 @@ class Fields:
             raise InputError(f"'{self.name(name)}' is missing")
         return self._value[name]
 
+    def value_or(self, name: str, default: object) -> object:
+        """Whatever it is; ``default`` if it is missing, as in reports of earlier versions."""
+        return self._value.get(name, default)
+
     def text(self, name: str) -> str:
         """A text."""
         value = self.value(name)

@@ -177,6 +177,7 @@ def finding_json(each: FindingReport) -> dict[str, Any]:
     return {
         **{name: getattr(each.finding, name) for name in FINDING},
         "argv": list(each.finding.argv),
+        "form": each.finding.form,
         "command": f"fuzzserver repro {each.finding.id}",
         "input_size": len(each.input),
         "input_literal": zig_string_literal(each.input),
@@ -364,6 +365,7 @@ def _finding(fields: Fields) -> FindingReport:
     fields.maybe("minimized_size", fields.number)
     fields.expect("input_size", len(data))
     values = {name: fields.value(name) for name in FINDING}
+    values["form"] = fields.value_or("form", "bytes")
     try:
         return FindingReport(Finding.from_json(values), data)
     except InputError as error:

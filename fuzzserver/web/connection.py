@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fuzzserver.web.answer import Answer, Archive, Heavy, etag_of
 from fuzzserver.web.body import Body, send_all
+from fuzzserver.web.gate import BUILD_WEB_PATHS
 from fuzzserver.web.handshake import read_handshake
 from fuzzserver.web.head import BadRequest, HeadBuffer, NotHttp, RequestHead
 from fuzzserver.web.response import Policy, response_head
@@ -198,11 +199,14 @@ class Connection(BaseRequestHandler):
             headers = [("content-length", str(len(body))), ("content-type", answer.content_type), *headers]
         if not self._keep_alive:
             headers.append(("connection", "close"))
-        policy = self._page_policy if answer.is_page else Policy.DATA
+        policy = self._policy(answer, head)
         self._write(response_head(status, headers, policy), b"" if self._is_head else body)
 
-    @property
-    def _page_policy(self) -> str:
+    def _policy(self, answer: Answer, head: RequestHead | None) -> str:
+        if head is None or not answer.is_page:
+            return Policy.DATA
+        if head.path.startswith(BUILD_WEB_PATHS):
+            return Policy.BUILD_WEB_PAGE
         return Policy.OWN_PAGE if self.server.routes.site.own_page else Policy.FOREIGN_PAGE
 
     def _write(self, head: bytes, body: bytes = b"") -> None:
@@ -248,8 +252,10 @@ class Connection(BaseRequestHandler):
             if not taken:
                 self._send(_BUSY)
                 return
+            told = handshake.told(self.server.routes.site.build_web)
+            hear = self.server.listener(told)
             try:
-                web_socket = WebSocket(self.request, handshake.protocol, self._limits, self.server.hear)
+                web_socket = WebSocket(self.request, handshake.protocol, self._limits, hear)
             except OSError as error:
                 self.server.sparse_log(logging.WARNING, "cannot serve a viewer: %s", error.strerror)
                 self._send(_BUSY)
@@ -257,7 +263,7 @@ class Connection(BaseRequestHandler):
             web_socket.accept(handshake.acceptance())
             thread = threading.current_thread()
             thread.name = thread.name.replace("http-", "ws-")
-            with self.server.session(web_socket, handshake.told()):
+            with self.server.session(web_socket, told):
                 web_socket.run(self._buffer.rest)
 
     def _refuse_web_socket(self, head: RequestHead) -> None:

@@ -39,12 +39,12 @@ class Entrance:
     def _scheme(self) -> str:
         return "http" if self.tls is None else "https"
 
-    def url(self, bound: tuple[str, int]) -> str:
+    def url(self, bound: tuple[str, int], path: str = "/") -> str:
         """Where a browser finds the page, with the token that it needs.
 
         ``bound``: the address and port that are really listened on.
         """
-        return f"{self._scheme}://{_authority(bound)}/" + (f"?token={self.token}" if self.token else "")
+        return f"{self._scheme}://{_authority(bound)}{path}" + (f"?token={self.token}" if self.token else "")
 
     def gate(self, bound: tuple[str, int]) -> Gate:
         """The gate for a server that listens there."""

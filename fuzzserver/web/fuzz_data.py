@@ -76,6 +76,7 @@ def corpora_json(site: Site) -> dict[str, Any]:
                 "index": index,
                 "target": corpus.target,
                 "test": corpus.test,
+                "form": corpus.form,
                 "count": len(inputs),
                 "size": sum(each.size for each in inputs),
                 "inputs": [{"number": each.number, "size": each.size, "time": each.time} for each in inputs],

@@ -22,10 +22,12 @@ from urllib.parse import parse_qs
 
 from fuzzserver.web.head import RequestHead
 
-__all__ = ["PAGE_PATHS", "Gate", "Refusal", "parse_authority"]
+__all__ = ["BUILD_WEB_PATHS", "PAGE_PATHS", "Gate", "Refusal", "parse_authority"]
 
-PAGE_PATHS = ("/", "/debug", "/debug/")
-"""Where the page is. Links may lead to it, and its address may hold the token."""
+BUILD_WEB_PATHS = ("/build-web/", "/debug/build-web/")
+"""Where the page of Zig 0.15 and later is, and what speaks its protocol."""
+PAGE_PATHS = ("/", "/debug", "/debug/", *BUILD_WEB_PATHS)
+"""Where pages are. Links may lead to it, and its address may hold the token."""
 
 MAX_PORT = 65535
 DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -8,8 +8,11 @@ from urllib.parse import parse_qs
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
+from fuzzserver.web.build_web import BuildWebTold
+from fuzzserver.web.gate import BUILD_WEB_PATHS
 from fuzzserver.web.head import RequestHead
-from fuzzserver.web.session import Told
+from fuzzserver.web.session import AnyTold, Told
+from fuzzserver.web.site import BuildWebPage
 from fuzzserver.wire.abi import coverage_id_of
 
 __all__ = ["Handshake", "read_handshake"]
@@ -29,6 +32,7 @@ class Handshake:
 
     protocol: WSConnection
     """Has read the request, and waits for the answer."""
+    path: str
     subprotocol: str | None
     """Ours, if the client speaks it."""
     target: int | None
@@ -40,8 +44,13 @@ class Handshake:
         """The answer."""
         return AcceptConnection(subprotocol=self.subprotocol)
 
-    def told(self) -> Told:
-        """What the client was told before it came."""
+    def told(self, build_web: BuildWebPage | None) -> AnyTold:
+        """What the client was told before it came.
+
+        ``build_web`` is the page of Zig 0.15 or later, if it is served.
+        """
+        if build_web is not None and self.path in BUILD_WEB_PATHS and self.subprotocol is None:
+            return BuildWebTold(self.target, build_web.index_has_runs)
         return Told(self.target, self.subprotocol is not None, self.index_id)
 
 
@@ -64,7 +73,7 @@ def read_handshake(head: RequestHead) -> Handshake | None:
     assert isinstance(request, Request)
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
     query = parse_qs(head.query, keep_blank_values=True)
-    return Handshake(protocol, subprotocol, _target(query), query.get("index", [None])[-1])
+    return Handshake(protocol, head.path, subprotocol, _target(query), query.get("index", [None])[-1])
 
 
 def _target(query: dict[str, list[str]]) -> int | None:

@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass
 
 from fuzzserver.web.limits import SparseLog
-from fuzzserver.web.session import Moment, Told
+from fuzzserver.web.session import AnyTold, Moment
 from fuzzserver.web.site import Site
 from fuzzserver.web.web_socket import WebSocket
 
@@ -30,7 +30,7 @@ FRESH_SECONDS = 0.05
 @dataclass(slots=True, eq=False)
 class _Viewer:
     web_socket: WebSocket
-    told: Told
+    told: AnyTold
 
 
 class Hub:
@@ -50,7 +50,7 @@ class Hub:
         self._moment = Moment(site)
         self._fresh_until = 0.0
 
-    def join(self, web_socket: WebSocket, told: Told) -> None:
+    def join(self, web_socket: WebSocket, told: AnyTold) -> None:
         """Tell one more viewer what is new, from now on."""
         viewer = _Viewer(web_socket, told)
         with self._condition:

@@ -26,6 +26,8 @@ class Policy:
     """All that our own page needs. It makes no HTML of texts, so it needs no policy for Trusted Types."""
     FOREIGN_PAGE = _PAGE.format(" 'unsafe-inline'")
     """For pages such as Zig's, which have a style sheet in their HTML, and make HTML of texts."""
+    BUILD_WEB_PAGE = FOREIGN_PAGE + "; script-src-attr 'unsafe-inline'"
+    """For the page of Zig 0.15 and later, which besides has a script in each link to a source."""
     DATA = "default-src 'none'; frame-ancestors 'none'; sandbox"
     """For what is no page: sources, inputs, errors. Whatever is in them, it is nothing to run."""
 

@@ -6,17 +6,13 @@
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import TypeVar
 
 from fuzzserver.errors import CompileErrors, FuzzServerError, Stopped
-from fuzzserver.files import read_regular
-from fuzzserver.freshness import SETTLED_NS, Stamp, stamp_of
-from fuzzserver.web.answer import Answer, Archive, Heavy, etag_of
+from fuzzserver.web.answer import Answer, Archive, Heavy
 from fuzzserver.web.api import api
 from fuzzserver.web.bundle import Bundle
 from fuzzserver.web.fuzz_data import fuzz_data
@@ -25,6 +21,7 @@ from fuzzserver.web.kept_sources import KeptSources
 from fuzzserver.web.limits import Load, SparseLog
 from fuzzserver.web.map_data import MapData
 from fuzzserver.web.metrics import metrics
+from fuzzserver.web.page_files import PageFiles
 from fuzzserver.web.site import Site
 
 __all__ = ["CACHE_CONTROL", "PAGE_WASM_MODE", "Routes", "Site"]
@@ -34,9 +31,6 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 CACHE_CONTROL = ("cache-control", "max-age=0, must-revalidate")
-
-MAX_FILE = 64 << 20
-"""Bytes of a file of the page, its wasm above all."""
 
 SCRIPTS = ("/main.js", "/debug/main.js")
 """What every page has. Ours has more files, which are served by their names."""
@@ -48,6 +42,13 @@ PAGE_WASM_MODE = "ReleaseSmall"
 WASM = {"/main.wasm": PAGE_WASM_MODE, "/debug/main.wasm": "Debug"}
 SOURCES = ("/sources.tar", "/debug/sources.tar")
 METRICS = "/metrics"
+HOME = ("/", "/debug", "/debug/")
+BUILD_WEB = re.compile("(/debug|)/build-web(/.*|)")
+
+_BELOW_BUILD_WEB = Answer(
+    "text/plain", b"it is at build-web/", (("location", "build-web/"),), HTTPStatus.TEMPORARY_REDIRECT
+)
+"""What the page asks for, it asks for by relative names."""
 
 
 class Routes:
@@ -56,14 +57,13 @@ class Routes:
     def __init__(self, site: Site, load: Callable[[], Load]) -> None:
         self.site = site
         self._load = load
-        self._page_folder = site.lib_dir / "fuzzer" / "web"
+        self._page = PageFiles(site.lib_dir / "fuzzer" / "web", site.build_wasm)
+        build_web = site.build_web
+        self._build_web = None if build_web is None else PageFiles(build_web.folder, build_web.build_wasm)
         self._sparse_log = SparseLog(log)
         self._map_data = MapData(site.coverage_files)
         self._kept_sources = KeptSources(site.sources)
-        self._bundle = Bundle(self._page_folder, BUNDLE)
-        # Guards ``_files``: what the files of the page hold, and of which version of them.
-        self._lock = threading.Lock()
-        self._files: dict[str, tuple[Stamp, Answer]] = {}
+        self._bundle = Bundle(self._page.folder, BUNDLE)
         # Guards ``_is_making`` and ``_stopped``; notified when they change.
         self._condition = threading.Condition()
         self._is_making = False
@@ -117,54 +117,32 @@ class Routes:
         return Answer("text/plain", text.encode("utf-8", "backslashreplace"), headers, status)
 
     def _find(self, path: str) -> Answer | Archive | Heavy | None:
-        if path in PAGE_PATHS:
-            return self._page_file("index.html", "text/html")
-        if path in SCRIPTS:
-            return self._page_file("main.js", "application/javascript")
+        match = BUILD_WEB.fullmatch(path)
+        if match is not None and self._build_web is not None:
+            return self._find_of_page(self._build_web, match[1] + match[2]) if match[2] else _BELOW_BUILD_WEB
         if path == f"/{BUNDLE}" and self.site.own_page:
             return self._joined_scripts()
-        if (match := PAGE_FILE.fullmatch(path)) is not None:
-            return self._further_page_file(match[1])
-        if path in WASM:
-            return self._file(self.site.build_wasm(WASM[path]), "application/wasm")
-        if path in SOURCES:
-            return Archive(self._kept_sources.write_to)
+        found = self._find_of_page(self._page, path)
+        if found is not None:
+            return found
         path = path.removeprefix("/debug")
         if path == METRICS:
             return metrics(self.site, self._load())
         return fuzz_data(self.site, path) or self._map_data.answer(path) or api(self.site, path)
 
-    def _page_file(self, name: str, content_type: str) -> Answer:
-        return self._file(self._page_folder / name, content_type)
-
-    def _further_page_file(self, name: str) -> Answer | None:
-        """A further script or style sheet, of which Zig's own page has none."""
-        if not (self._page_folder / name).is_file():
-            return None
-        return self._page_file(name, "text/css" if name.endswith(".css") else "application/javascript")
+    def _find_of_page(self, page: PageFiles, path: str) -> Answer | Archive | None:
+        if path in HOME:
+            return page.html()
+        if path in SCRIPTS:
+            return page.script()
+        if (match := PAGE_FILE.fullmatch(path)) is not None:
+            return page.further(match[1])
+        if path in WASM:
+            return page.wasm(WASM[path])
+        return Archive(self._kept_sources.write_to) if path in SOURCES else None
 
     def _joined_scripts(self) -> Answer:
         try:
             return Answer("application/javascript", self._bundle.content(), is_page=True)
         except OSError as error:
             raise FuzzServerError(f"failed to read '{error.filename}': {error.strerror}") from error
-
-    def _file(self, path: Path, content_type: str) -> Answer:
-        """Read anew when it has changed, so that an edit of the page shows on reload."""
-        stamp = stamp_of(path)
-        with self._lock:
-            known = self._files.get(path.name)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        try:
-            content = read_regular(path, MAX_FILE)
-        except FileNotFoundError:
-            raise FuzzServerError(f"failed to read '{path}': no such file") from None
-        except OSError as error:
-            raise FuzzServerError(f"failed to read '{path}': {error.strerror}") from error
-        answer = Answer(content_type, content, is_page=True, etag=etag_of(content))
-        # A file that was written a moment ago may be written again without a change of its times.
-        if stamp is not None and stamp[-1] < time.time_ns() - SETTLED_NS:
-            with self._lock:
-                self._files[path.name] = stamp, answer
-        return answer

@@ -20,14 +20,16 @@ from typing import Any
 from wsproto.events import BytesMessage, TextMessage
 
 from fuzzserver.access import Limits
+from fuzzserver.errors import InputError
+from fuzzserver.web.build_web import BuildWebTold, RebuildRequests
 from fuzzserver.web.connection import OVERLOADED, Connection
 from fuzzserver.web.entrance import Entrance
 from fuzzserver.web.hub import Hub
 from fuzzserver.web.limits import Load, Places, SparseLog
 from fuzzserver.web.routes import Routes
-from fuzzserver.web.session import Told
+from fuzzserver.web.session import AnyTold
 from fuzzserver.web.site import Site
-from fuzzserver.web.web_socket import WebSocket
+from fuzzserver.web.web_socket import Hear, WebSocket
 
 __all__ = ["HttpServer"]
 
@@ -169,8 +171,18 @@ class HttpServer(ThreadingHTTPServer):
     def hear(self, web_socket: WebSocket, message: TextMessage | BytesMessage) -> None:
         """Viewers have nothing to say: what they send is dropped."""
 
+    def listener(self, told: AnyTold) -> Hear:
+        """What is done with what a new viewer sends."""
+        return RebuildRequests(self._rebuild).hear if isinstance(told, BuildWebTold) else self.hear
+
+    def _rebuild(self) -> None:
+        try:
+            self.routes.site.rebuild()
+        except InputError as error:
+            self.sparse_log(logging.WARNING, "a viewer wants a rebuild: %s", error)
+
     @contextlib.contextmanager
-    def session(self, web_socket: WebSocket, told: Told) -> Iterator[None]:
+    def session(self, web_socket: WebSocket, told: AnyTold) -> Iterator[None]:
         """Tell a viewer what is new, for the time that its WebSocket runs."""
         with self._lock:
             self._sessions.add(web_socket)

@@ -15,12 +15,13 @@ from fuzzserver.coverage.coverage_map import (
 )
 from fuzzserver.coverage.history import Cursor
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
+from fuzzserver.web.build_web import BuildWebTold, build_web_messages
 from fuzzserver.web.frames import Frames
 from fuzzserver.web.news import Bulletin, make_bulletin, news_texts
 from fuzzserver.web.site import Site
 from fuzzserver.wire.abi import CoverageDeltaHeader, CurrentTime
 
-__all__ = ["Moment", "Speech", "Told"]
+__all__ = ["AnyTold", "Moment", "Speech", "Told"]
 
 
 class Told(NamedTuple):
@@ -41,12 +42,16 @@ class Told(NamedTuple):
     log_seq: int | None = None
 
 
+AnyTold = Told | BuildWebTold
+"""The same for each kind of page."""
+
+
 class Speech(NamedTuple):
     """What to send, and what is told by that."""
 
     data: list[bytes | memoryview]
     """Whole frames, in few pieces; none if there is nothing to say."""
-    told: Told
+    told: AnyTold
 
 
 class Moment:
@@ -61,31 +66,33 @@ class Moment:
         # Not ``before`` itself, which would keep all moments there ever were.
         self._snapshots_before = {} if before is None else before._snapshots
         self._bulletins_before = {} if before is None else before._bulletins
-        self._speeches: dict[Told, Speech] = {}
+        self._speeches: dict[AnyTold, Speech] = {}
 
-    def speech(self, told: Told) -> Speech:
+    def speech(self, told: AnyTold) -> Speech:
         """What to say to a viewer who was told this, in the order that Zig's page relies on."""
         speech = self._speeches.get(told)
         if speech is None:
             speech = self._speeches[told] = self._speak(told)
         return speech
 
-    def _speak(self, told: Told) -> Speech:
-        messages, told = self.messages(told)
+    def _speak(self, told: AnyTold) -> Speech:
+        messages: list[bytes | str]
+        now: AnyTold
+        messages, now = self.messages(told) if isinstance(told, Told) else build_web_messages(self, told)
         frames = Frames()
         for message in messages:
             frames.add(message)
-        return Speech(frames.pieces(), told)
+        return Speech(frames.pieces(), now)
 
     def messages(self, told: Told) -> tuple[list[bytes | str], Told]:
         """What a viewer who was told this is to be told, and what it was told then."""
         messages: list[bytes | str] = []
-        coverage_map = self._wanted_map(told.target)
+        coverage_map = self.wanted_map(told.target)
         if not told.greeted:
-            messages.append(CurrentTime(self._site.now()).serialize())
+            messages.append(CurrentTime(self.now).serialize())
             told = told._replace(greeted=True)
         if told.is_ours:
-            bulletin = self._bulletin(coverage_map)
+            bulletin = self.bulletin(coverage_map)
             log_seq, whole, entries = self._site.log_book.since(told.log_seq or 0)
             log = None if told.log_seq == log_seq else (whole, entries)
             messages += news_texts(told.bulletin, bulletin, log)
@@ -106,7 +113,7 @@ class Moment:
                 bulletin=told.bulletin,
                 log_seq=told.log_seq,
             )
-        snapshot = self._snapshot(coverage_map)
+        snapshot = self.snapshot(coverage_map)
         if snapshot != told.snapshot:
             messages.append(self._update_message(told, snapshot))
         entry_points = coverage_map.entry_points
@@ -130,7 +137,7 @@ class Moment:
                 return delta
         return coverage_update_message(snapshot)
 
-    def _snapshot(self, coverage_map: CoverageMap) -> SeenPcsSnapshot:
+    def snapshot(self, coverage_map: CoverageMap) -> SeenPcsSnapshot:
         """How far the coverage of a map is."""
         snapshot = self._snapshots.get(coverage_map)
         if snapshot is None:
@@ -140,7 +147,7 @@ class Moment:
             self._snapshots[coverage_map] = snapshot
         return snapshot
 
-    def _bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
+    def bulletin(self, coverage_map: CoverageMap | None) -> Bulletin:
         """What goes on, for those who are shown this map."""
         bulletin = self._bulletins.get(coverage_map)
         if bulletin is None:
@@ -152,6 +159,12 @@ class Moment:
             self._bulletins[coverage_map] = bulletin
         return bulletin
 
-    def _wanted_map(self, target: int | None) -> CoverageMap | None:
+    @property
+    def now(self) -> int:
+        """What time it is, in nanoseconds on the server's clock."""
+        return self._site.now()
+
+    def wanted_map(self, target: int | None) -> CoverageMap | None:
+        """The map with this coverage id, or the newest one of the first target."""
         coverage_files = self._site.coverage_files
         return coverage_files.first() if target is None else coverage_files.get(target)

@@ -13,7 +13,18 @@ from fuzzserver.logbook import LogBook
 from fuzzserver.report.model import Report
 from fuzzserver.step import SourcePath
 
-__all__ = ["Site"]
+__all__ = ["BuildWebPage", "Site"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildWebPage:
+    """The page of Zig 0.15 or later, which is served beside ours."""
+
+    folder: Path
+    build_wasm: Callable[[str], Path]
+    """As that of the site."""
+    index_has_runs: bool
+    """Whether it expects in the index how many runs there were at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +52,6 @@ class Site:
     """All that is known now. It takes time and memory."""
     static_page: Callable[[], bytes]
     """The page with such a report inside."""
+    build_web: BuildWebPage | None
+    rebuild: Callable[[], None]
+    """Has the tests built again. InputError says why they are not."""

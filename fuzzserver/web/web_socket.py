@@ -21,7 +21,7 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from fuzzserver.access import Limits
 
-__all__ = ["WOULD_BLOCK", "WebSocket"]
+__all__ = ["WOULD_BLOCK", "Hear", "WebSocket"]
 
 PING_INTERVAL = 20.0
 """Seconds of silence after which a client is asked whether it is there, and then dropped."""

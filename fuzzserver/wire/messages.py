@@ -132,11 +132,13 @@ class MessageReader:
     def feed(self, data: bytes) -> list[Message]:
         """Take bytes, give the messages completed by them; MessageError if a length is absurd."""
         self._buffer += data
-        messages = []
+        messages: list[Message] = []
         position = 0
         while len(self._buffer) - position >= HEADER.size:
             tag, bytes_len = HEADER.unpack_from(self._buffer, position)
             if bytes_len > self._max_body:
+                if messages:
+                    break  # They are good; the next call comes to this one again.
                 raise MessageError(
                     f"message with tag {tag} claims a body of {bytes_len} bytes; "
                     f"the limit is {self._max_body}"
@@ -218,6 +220,10 @@ class BroadcastFuzzInput:
             raise MessageError(f"broadcast_fuzz_input needs {U32.size} bytes, got {len(body)}")
         (index,) = U32.unpack_from(body)
         return cls(index, body[U32.size :])
+
+    def serialize(self) -> bytes:
+        """The index and the input."""
+        return U32.pack(self.index) + self.data
 
 
 @dataclass(frozen=True, slots=True)

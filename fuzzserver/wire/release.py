@@ -5,7 +5,7 @@ table by which all else is read. (Zig: ``std/zig/Server.zig``, ``std/zig/Client.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -55,9 +55,6 @@ class ZigRelease:
     In the second case one process runs for each core: an instance, with a number.
     """
 
-    needs_llvm: bool
-    """Whether Debug builds are made without LLVM, and so without anything that the fuzzer can see."""
-
     stores_lengths: bool
     """Whether files of inputs are as long as the inputs, and the one that is being tried lies in
     ``f/inN`` with a header. Else they are padded to pages."""
@@ -69,6 +66,9 @@ class ZigRelease:
     index_has_runs: bool
     """Whether its page ``build-web`` expects in the index of sources how many runs there were when fuzzing
     started. Releases before 0.15 have no such page."""
+
+    breaks_error_tracing: bool
+    """Whether Zig's own test runner does not compile for the fuzzer where errors are traced, as in Debug."""
 
     @property
     def name(self) -> str:
@@ -105,16 +105,15 @@ _0_14 = ZigRelease(
     parse_test_results=TestResults.parse,
     coverage_id_size=8,
     fuzzes="one test",
-    needs_llvm=False,
     stores_lengths=False,
     reads_smith=False,
     index_has_runs=False,
+    breaks_error_tracing=False,
 )
 _0_15 = replace(
     _0_14,
     number=(0, 15),
     server_tags=dict(enumerate((*_TAGS_0_14, ServerTag.TIME_REPORT))),
-    needs_llvm=True,
 )
 _0_16 = replace(
     _0_15,
@@ -126,12 +125,14 @@ _0_16 = replace(
     stores_lengths=True,
     reads_smith=True,
     index_has_runs=True,
+    breaks_error_tracing=True,
 )
 _0_17 = replace(
     _0_16,
     number=(0, 17),
     server_tags=dict(enumerate((*_TAGS_0_16, ServerTag.DISCOVERED_INPUTS, ServerTag.CONFIG))),
     path_prefixes=dict(enumerate((*_PREFIXES_0_14, PathPrefix.BUILD_ROOT), 1)),
+    breaks_error_tracing=False,
 )
 
 RELEASES = (_0_14, _0_15, _0_16, _0_17)
@@ -175,9 +176,11 @@ class ServerReader:
         self._reader = MessageReader(max_body)
         self.release = release
 
-    def feed(self, data: bytes) -> list[ServerMessage]:
-        """Take bytes, give the messages completed by them; MessageError if a length is absurd."""
-        return [self._read(message) for message in self._reader.feed(data)]
+    def feed(self, data: bytes) -> Iterator[ServerMessage]:
+        """Take bytes, give the messages completed by them; then MessageError if a length is absurd."""
+        while messages := self._reader.feed(data):
+            yield from map(self._read, messages)
+            data = b""
 
     def _read(self, message: Message) -> ServerMessage:
         tag = self.release.server_tags.get(message.tag)

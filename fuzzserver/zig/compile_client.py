@@ -160,13 +160,14 @@ class ZigCompileClient:
         cwd: Path | None = None,
         *,
         global_cache_dir: Path | None = None,
+        logs_errors: bool = True,
     ) -> CompileResult:
         """Run ``zig *args --listen=-`` in ``cwd``.
 
         ``args`` begin with the subcommand; ``cache_dir`` is what they name as
         ``--cache-dir``, and ``global_cache_dir`` as ``--global-cache-dir`` if that is not ours.
         Raises a ZigError; CompileErrors if the source is at fault, which is then
-        logged already; Stopped after ``stop``.
+        logged already, unless ``logs_errors`` is False; Stopped after ``stop``.
         """
         cwd = cwd or _working_folder()
         argv = [str(self.zig.path), *args, "--listen=-"]
@@ -202,19 +203,22 @@ class ZigCompileClient:
             compiler_log.warning("%s", text)
         if session.error_bundle.messages:
             text = session.error_bundle.render()
-            compiler_log.error("%s", text.rstrip("\n"))
-            log.error(
-                "the following command failed with %d compilation errors:\n%s",
-                len(session.error_bundle.messages),
-                command,
-            )
+            if logs_errors:
+                compiler_log.error("%s", text.rstrip("\n"))
+                log.error(
+                    "the following command failed with %d compilation errors:\n%s",
+                    len(session.error_bundle.messages),
+                    command,
+                )
             raise CompileErrors(text)
         if session.output_dir is None:
             raise ZigProcessFailed(f"child process failed to report result\n{command}")
         inputs = self._source_paths(session, args, cwd, cache_dir, global_cache_dir or self.global_cache_dir)
         return CompileResult(session.output_dir, cache_dir, session.cache_hit, inputs)
 
-    def compile_if_changed(self, args: Sequence[str], cache_dir: Path, artifact: str) -> CompileResult:
+    def compile_if_changed(
+        self, args: Sequence[str], cache_dir: Path, artifact: str, *, logs_errors: bool = True
+    ) -> CompileResult:
         """As ``compile``, for what is asked for again and again; ``artifact`` is the name of the file made.
 
         If neither that nor any file that it was made of has changed, no compiler is started.
@@ -224,7 +228,7 @@ class ZigCompileClient:
         if known is not None and known.is_current():
             return replace(known.result, cache_hit=True)
         started = time.time_ns()
-        result = self.compile(args, cache_dir)
+        result = self.compile(args, cache_dir, logs_errors=logs_errors)
         now_known = self._known(result, artifact, started)
         with self._lock:
             self._results.pop(tuple(args), None)

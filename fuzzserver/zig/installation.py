@@ -25,7 +25,7 @@ from fuzzserver.zig.process import (
     describe_exit,
 )
 
-__all__ = ["Zig", "find_zig"]
+__all__ = ["Zig", "find_zig", "packaged_zig"]
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,22 @@ def find_zig(path: str | None = None) -> Path:
             reason = "is not executable" if os.path.exists(path) else "does not exist"
             raise ZigNotFound(f"Zig compiler '{path}' {reason}; {HOW_TO_GET}")
         return Path(found).absolute()
-    spec = importlib.util.find_spec("ziglang")
-    if spec is not None and spec.origin is not None:
-        packaged = Path(spec.origin).parent / "zig"
-        if os.access(packaged, os.X_OK):
-            return packaged
+    packaged = packaged_zig()
+    if packaged is not None:
+        return packaged
     found = shutil.which("zig")
     if found is None:
         raise ZigNotFound(f"no Zig compiler found; {HOW_TO_GET}")
     return Path(found).absolute()
+
+
+def packaged_zig() -> Path | None:
+    """The compiler of the ``ziglang`` package that is installed beside us; None if there is none."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        return None
+    packaged = Path(spec.origin).parent / "zig"
+    return packaged if os.access(packaged, os.X_OK) else None
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Zig:
     """
 
     path: Path
-    timeout: float = 300.0
+    timeout: float = 900.0
     """Seconds after which a compiler that does not end is ended."""
 
     @cached_property

@@ -90,7 +90,7 @@ class ChildTimeout(Exception):
 class PipedChild:
     """One child with pipes for stdin, stdout and stderr. It leaves no core file.
 
-    Owned by one thread; only ``kill`` may be called from others.
+    Owned by one thread; only ``kill`` may be called from others, and ``write`` until it is waited for.
     """
 
     def __init__(
@@ -139,11 +139,15 @@ class PipedChild:
 
         It takes 64 KiB without reading them.
         """
+        return self.write(data) == len(data)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write what the child has room for; returns how many bytes that were, 0 if it does not listen."""
         assert self._process.stdin is not None
         try:
-            return self._process.stdin.write(data) == len(data)
+            return self._process.stdin.write(data) or 0
         except (BrokenPipeError, ValueError):
-            return False
+            return 0
 
     def output(
         self, deadline: float | Callable[[], float] | None = None, idle: float | None = None
@@ -193,6 +197,12 @@ class PipedChild:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ChildTimeout from None
+
+    def ends_within(self, timeout: float) -> bool:
+        """Whether it ends in so many seconds, with its stdin left open."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        return self._process.returncode is not None
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
         """Signal the child and all that it started."""

@@ -9,8 +9,9 @@
 //! does while fuzzing. With `--prefixes`, stdout gets each length before it is run: the last line names
 //! the one that failed. What the test itself writes to stdout goes to stderr.
 //!
-//! It is the root of `zig test --test-runner`, compiled without `-ffuzz`. As std changes from release to
-//! release, it is asked for little: files and memory are system calls.
+//! It is the root of `zig test --test-runner`, compiled without `-ffuzz`, by any Zig since 0.14. As std
+//! changes from release to release, it is asked for little: files and memory are system calls. Where it has
+//! to be asked for what changed, it is looked at and not its version.
 
 const builtin = @import("builtin");
 const std = @import("std");
@@ -18,6 +19,17 @@ const linux = std.os.linux;
 const testing = std.testing;
 
 pub const std_options: std.Options = .{ .logFn = log };
+
+/// What a test is given: the bytes of the input, or what makes values of them.
+const TestInput = if (uses_smith) *testing.Smith else []const u8;
+const uses_smith = @hasDecl(testing, "Smith");
+
+/// Since Zig 0.16, whoever wants to know arguments and environment has to take them from the parameter.
+pub const main = if (Init == void) mainWithout else mainWithInit;
+
+const Init = if (@hasDecl(testing, "io_instance")) std.process.Init.Minimal else void;
+
+var process_init: Init = undefined;
 
 const Mode = union(enum) {
     /// The whole input.
@@ -49,7 +61,12 @@ var log_err_count: usize = 0;
 /// Inputs in the options of the call of `fuzz`; null until it is called.
 var corpus_len: ?usize = null;
 
-pub fn main() void {
+fn mainWithInit(init: Init) void {
+    process_init = init;
+    mainWithout();
+}
+
+fn mainWithout() void {
     var args = Args.init();
     const first = args.next() orelse usage();
     answers = check(linux.syscall1(.dup, 1), "cannot duplicate stdout");
@@ -67,8 +84,33 @@ pub fn main() void {
     run(test_fn.func);
 }
 
+/// As Zig's own test runner does before each test.
+fn prepareTest() void {
+    testing.allocator_instance = newAllocator(0xc3a701ba);
+    if (Init != void) {
+        testing.environ = process_init.environ;
+        testing.io_instance = .init(testing.allocator, .{
+            .argv0 = .init(process_init.args),
+            .environ = process_init.environ,
+        });
+    }
+}
+
+const Allocator = @TypeOf(testing.allocator_instance);
+
+fn newAllocator(canary: u32) Allocator {
+    if (@TypeOf(Allocator.init) == Allocator) return .init;
+    return .init(std.heap.page_allocator, .{ .canary = canary, .check_write_after_free = true });
+}
+
+/// Whether there was a leak, which is told.
+fn endAllocator() bool {
+    const leaks = testing.allocator_instance.deinit();
+    return if (@typeInfo(@TypeOf(leaks)) == .@"enum") leaks == .leak else leaks != 0;
+}
+
 fn run(func: *const fn () anyerror!void) void {
-    testing.allocator_instance = .{};
+    prepareTest();
     func() catch |err| {
         // While fuzzing, the call of `fuzz` never returns: what comes after it cannot fail.
         if (corpus_len == null and err != error.SkipZigTest) failWithError(err, @errorReturnTrace());
@@ -82,7 +124,7 @@ fn list(names: Args) void {
     mode = .list;
     for (builtin.test_functions) |test_fn| {
         if (!names.areEmptyOrHave(test_fn.name)) continue;
-        testing.allocator_instance = .{};
+        prepareTest();
         corpus_len = null;
         // A test that fails before it calls `fuzz` is none that could be fuzzed.
         test_fn.func() catch {};
@@ -97,7 +139,7 @@ fn list(names: Args) void {
 /// What `std.testing.fuzz` calls.
 pub fn fuzz(
     context: anytype,
-    comptime testOne: fn (context: @TypeOf(context), []const u8) anyerror!void,
+    comptime testOne: fn (context: @TypeOf(context), TestInput) anyerror!void,
     options: testing.FuzzInputOptions,
 ) anyerror!void {
     // While fuzzing, a second call is never reached.
@@ -111,9 +153,10 @@ pub fn fuzz(
     // The function's name is that of Zig's runner: the border between a test and what calls it.
     const runner = struct {
         noinline fn fuzzer_one(ctx: @TypeOf(context), bytes: []const u8) void {
-            testing.allocator_instance = .{};
+            testing.allocator_instance = newAllocator(0xcacce5e0);
             log_err_count = 0;
-            testOne(ctx, bytes) catch |err| {
+            var smith = if (uses_smith) testing.Smith{ .in = bytes } else {};
+            testOne(ctx, if (uses_smith) &smith else bytes) catch |err| {
                 if (err != error.SkipZigTest) failWithError(err, @errorReturnTrace());
                 log_err_count = 0;
             };
@@ -121,7 +164,7 @@ pub fn fuzz(
                 std.debug.print("error logs detected\n", .{});
                 std.process.exit(1);
             }
-            if (testing.allocator_instance.deinit() == .leak) std.process.exit(1);
+            if (endAllocator()) std.process.exit(1);
         }
     };
     const outer_allocator = testing.allocator_instance;
@@ -137,20 +180,35 @@ pub fn fuzz(
 }
 
 fn failWithError(err: anyerror, trace: ?*std.builtin.StackTrace) noreturn {
-    if (trace) |each| std.debug.dumpStackTrace(each.*);
+    if (trace) |each| {
+        if (@hasDecl(std.debug, "dumpErrorReturnTrace")) {
+            std.debug.dumpErrorReturnTrace(each);
+        } else {
+            std.debug.dumpStackTrace(each.*);
+        }
+    }
     std.debug.print("failed with error.{s}\n", .{@errorName(err)});
     std.process.exit(1);
 }
 
 fn log(
     comptime level: std.log.Level,
-    comptime scope: @Type(.enum_literal),
+    comptime scope: @TypeOf(.enum_literal),
     comptime format: []const u8,
     args: anytype,
 ) void {
     if (level == .err) log_err_count +|= 1;
-    if (@intFromEnum(level) > @intFromEnum(testing.log_level)) return;
+    if (rank(level) > rank(testing.log_level)) return;
     std.debug.print("[" ++ @tagName(scope) ++ "] (" ++ @tagName(level) ++ "): " ++ format ++ "\n", args);
+}
+
+fn rank(level: std.log.Level) u8 {
+    return switch (level) {
+        .err => 0,
+        .warn => 1,
+        .info => 2,
+        .debug => 3,
+    };
 }
 
 /// The arguments of the command line that are left. Where std keeps them is not the same in all releases.

@@ -12,6 +12,7 @@ import * as news from "./news.js";
 import * as next from "./next.js";
 import * as notice from "./notice.js";
 import * as numbers from "./numbers.js";
+import * as plain from "./plain.js";
 import * as route from "./route.js";
 import * as source from "./source.js";
 import * as targets from "./targets.js";
@@ -22,7 +23,7 @@ import { loadWasm } from "./wasm.js";
 // nothing to do with the index that is there.
 const PARTS = [
   connection, route, keys, head, targets, views, notice, numbers,
-  files, source, news, next, chart, findings, corpus, logview,
+  files, source, news, next, chart, findings, corpus, logview, plain,
 ];
 
 // `module` is main.wasm compiled, if the loader has needed it already.

@@ -5,7 +5,9 @@ const builtin = @import("builtin");
 
 /// Zig's server compiles for speed. Ours compiles for size, and serves all of this by itself:
 /// then it would only be sent twice.
-const is_carried = builtin.mode != .ReleaseSmall;
+const is_carried = builtin.mode != small;
+/// Zig 0.17 has another name for it.
+const small = if (@hasField(@TypeOf(builtin.mode), "ReleaseSmall")) .ReleaseSmall else .small;
 
 pub const Module = struct { name: []const u8, text: []const u8 };
 
@@ -46,6 +48,8 @@ pub const modules: []const Module = if (!is_carried) &.{} else &read(&.{
     "next.js",
     "notice.js",
     "numbers.js",
+    "plainmap.js",
+    "plain.js",
     "views.js",
     "app.js",
 });

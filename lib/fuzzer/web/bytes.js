@@ -1,7 +1,7 @@
 // The bytes of an input for people to read: as a hex dump, as text, and as a string in Zig source.
 
 import { copyOnClick, element, saveAs, setText } from "./dom.js";
-import { bytes as size, count } from "./format.js";
+import { bytes as size, count, counted } from "./format.js";
 import { reportTime } from "./report.js";
 
 // What is shown at first; each "show more" doubles it.
@@ -26,6 +26,11 @@ const FORMS = [
   { name: "Text", class: "text", render: renderText, copy: (bytes) => new TextDecoder().decode(bytes) },
   { name: "Zig string", class: "zig", render: renderLiteral, copy: zigLiteral },
 ];
+
+/** How long an input is, and what the bytes are if the test is not given them as they are. */
+export function inputSize(length, form) {
+  return counted(length, "byte") + (form === "smith" ? " of a Smith stream" : "");
+}
 
 /** Rows of a hex dump: {offset, hex, text}. */
 function hexDump(bytes, offset = 0, length = bytes.length - offset, width = ROW_BYTES) {

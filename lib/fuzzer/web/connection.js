@@ -39,6 +39,8 @@ let heldIndex = null;
 // connection, if an earlier one was lost too soon.
 let wantsDetails = true;
 let unknownLogged = false;
+// Whether messages were passed on that main.wasm never got.
+let isPlain = false;
 
 export function start() {
   addEventListener("popstate", () => {
@@ -47,7 +49,7 @@ export function start() {
   // Timers sleep in tabs that nobody sees.
   document.addEventListener("visibilitychange", () => document.hidden || hurry());
   addEventListener("online", hurry);
-  on("wasm", readQueued);
+  on("wasm", onWasm);
   open(usesSubprotocol, false);
 }
 
@@ -198,6 +200,7 @@ function onMessage(event) {
   // What the server calls its index stands in the text before it.
   const message = { bytes, time: performance.now(), index: state.server.map?.index ?? null };
   if (state.hasWasm) return onBytes(message);
+  if (state.wasmFailure !== null) return readPlainly(message);
   // An index makes worthless what was told of another one.
   if (bytes[0] === SOURCE_INDEX) queued = queued.filter(({ bytes: each }) => each[0] === CURRENT_TIME);
   queued.push(message);
@@ -250,11 +253,19 @@ function absent(fields) {
   return Object.fromEntries(Object.keys(fields).map((name) => [name, undefined]));
 }
 
-function readQueued() {
-  if (!state.hasWasm) return;
+function onWasm() {
+  if (!state.hasWasm && state.wasmFailure === null) return;
   const messages = queued;
   queued = [];
-  for (const message of messages) onBytes(message);
+  if (!state.hasWasm) messages.forEach(readPlainly);
+  else if (!isPlain) messages.forEach(onBytes);
+  // It has missed too much: the server tells all of it again.
+  else open(usesSubprotocol, false);
+  isPlain = !state.hasWasm;
+}
+
+function readPlainly({ bytes }) {
+  emit("plain", bytes);
 }
 
 // `time`, of performance.now(), is when the message came, which is long ago if wasm had to be compiled first.

@@ -1,7 +1,7 @@
 // The interesting inputs that the fuzzer keeps for each test, and the bytes of the one that is opened.
 
 import { on, state } from "./bus.js";
-import { byteView } from "./bytes.js";
+import { byteView, inputSize } from "./bytes.js";
 import { byId, element, setChildren, setText, setTime } from "./dom.js";
 import { fetchedBytes, fetchedJson } from "./fetching.js";
 import { bytes as size, counted, count } from "./format.js";
@@ -10,6 +10,8 @@ import { route } from "./route.js";
 
 const REFRESH_MS = 10_000;
 const MAX_ROWS = 500;
+const SMITH_NOTE = "The test is not given these bytes. Its std.testing.Smith makes numbers, choices and strings of them, " +
+  "in the order in which the test asks for them.";
 
 // What /corpus.json says; null until it has been asked.
 let corpora = null;
@@ -48,16 +50,17 @@ function makeList() {
 function makeDetail() {
   const title = element("h2", { tabIndex: -1 });
   const facts = element("p", { class: "muted" });
+  const note = element("p", { class: "muted", text: SMITH_NOTE, hidden: true });
   const older = element("a", { class: "button" }, "Older");
   const newer = element("a", { class: "button" }, "Newer");
   const head = element("div", { class: "detailHead" }, title, element("span", { class: "tools" }, newer, older));
   const body = element("div", {}, element("a", { class: "back", href: "#corpus" }, "All inputs"), head,
-    element("div", { class: "detailBody" }, facts, input.dom));
+    element("div", { class: "detailBody" }, facts, note, input.dom));
   const hint = element("p", { class: "empty" },
     "The fuzzer keeps an input when it covers something new. Choose one to see its bytes.");
   const attributes = { "aria-label": "Input" };
   const dom = element("article", { id: "corpusDetail", class: "detail", attributes }, body, hint);
-  return { dom, body, hint, title, facts, older, newer };
+  return { dom, body, hint, title, facts, note, older, newer };
 }
 
 function onRoute() {
@@ -216,13 +219,14 @@ function renderDetail() {
   const inputs = corpus === undefined ? [] : newestFirst(corpus);
   const place = inputs.findIndex((each) => each.number === route.input);
   setText(detail.title, `Input ${route.input}`);
+  detail.note.hidden = corpus?.form !== "smith";
   setNeighbour(detail.newer, inputs[place - 1]);
   setNeighbour(detail.older, place < 0 ? undefined : inputs[place + 1]);
   if (place < 0) return renderUnknown();
   const { number, size: length, time } = inputs[place];
   const kept = element("time");
   setTime(kept, time);
-  const facts = element("p", {}, `${corpus.test} · ${counted(length, "byte")} · kept `, kept);
+  const facts = element("p", {}, `${corpus.test} · ${inputSize(length, corpus.form)} · kept `, kept);
   if (facts.textContent !== detail.facts.textContent) detail.facts.replaceChildren(...facts.childNodes);
   load(`corpus/${corpus.index}/${number}`, JSON.stringify([corpus.target, corpus.test, number, length, time]));
 }

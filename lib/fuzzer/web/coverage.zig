@@ -24,8 +24,8 @@ lines: Tally,
 line_of: []u32,
 /// What the last update has covered, ascending; empty after the first one.
 newly: std.ArrayListUnmanaged(u32),
-/// The latest covered points, newest first.
-newest: std.BoundedArray(u32, max_newest),
+/// The latest covered points, newest first; never more than there is room for.
+newest: std.ArrayListUnmanaged(u32),
 
 pub const not_covered: f64 = 0;
 /// Covered before anybody looked, or nobody knows when.
@@ -43,12 +43,13 @@ pub const empty: Coverage = .{
     .lines = .empty,
     .line_of = &.{},
     .newly = .empty,
-    .newest = .{},
+    .newest = .empty,
 };
 
 pub fn init(index: *const Index) error{OutOfMemory}!Coverage {
     var c: Coverage = .empty;
     errdefer c.deinit();
+    c.newest = try .initCapacity(gpa, max_newest);
     c.len = @intCast(index.locations.len);
     c.bits = try gpa.alloc(u64, wordsFor(c.len));
     @memset(c.bits, 0);
@@ -67,6 +68,7 @@ pub fn deinit(c: *Coverage) void {
     c.functions.deinit();
     c.lines.deinit();
     c.newly.deinit(gpa);
+    c.newest.deinit(gpa);
     c.* = .empty;
 }
 
@@ -147,7 +149,7 @@ fn takeTimes(c: *Coverage, points: *const Points) void {
         if (@floor(c.times[i]) == known) continue;
         c.times[i] = known;
     }
-    c.newest.clear();
+    c.newest.clearRetainingCapacity();
     for (c.times, 0..) |seconds, i| {
         if (seconds > unknown_time) c.offer(@intCast(i));
     }
@@ -203,23 +205,23 @@ fn uncover(c: *Coverage, point: u32) void {
 
 fn forgetLost(c: *Coverage) void {
     var len: usize = 0;
-    for (c.newest.slice()) |point| {
+    for (c.newest.items) |point| {
         if (c.times[point] == not_covered) continue;
-        c.newest.buffer[len] = point;
+        c.newest.items[len] = point;
         len += 1;
     }
-    c.newest.len = len;
+    c.newest.shrinkRetainingCapacity(len);
 }
 
 /// Puts a point among the newest if it is one of them.
 fn offer(c: *Coverage, point: u32) void {
-    if (c.newest.len == max_newest) {
-        if (!c.isNewer(point, c.newest.get(max_newest - 1))) return;
-        c.newest.len -= 1;
+    if (c.newest.items.len == max_newest) {
+        if (!c.isNewer(point, c.newest.getLast())) return;
+        _ = c.newest.pop();
     }
     const place: Place = .{ .c = c, .point = point };
-    const at = std.sort.partitionPoint(u32, c.newest.slice(), place, Place.isBefore);
-    c.newest.insert(at, point) catch unreachable;
+    const at = std.sort.partitionPoint(u32, c.newest.items, place, Place.isBefore);
+    c.newest.insertAssumeCapacity(at, point);
 }
 
 const Place = struct {

@@ -1,7 +1,7 @@
 // What the fuzzer has broken: a list, and all that is known of the one that is opened.
 
 import { on, state } from "./bus.js";
-import { byteView } from "./bytes.js";
+import { byteView, inputSize } from "./bytes.js";
 import { announce, byId, copyOnClick, element, everyFrame, setChildren, setText, setTime } from "./dom.js";
 import { fetchedBytes, fetchedJson } from "./fetching.js";
 import { counted } from "./format.js";
@@ -409,8 +409,8 @@ function firstLine(message) {
   return withoutEscapes(message).split("\n", 1)[0];
 }
 
-function sizeText({ input_size: size, input_note: note, minimized_size: minimized }) {
-  const text = counted(size, "byte") + (note === "" ? ", known exactly" : "");
+function sizeText({ input_size: size, form, exact, minimized_size: minimized }) {
+  const text = inputSize(size, form) + (exact ? ", known exactly" : "");
   if (minimized === null || minimized === undefined) return text;
   return minimized === size ? `${text}, minimized` : `${text}, minimized to ${minimized}`;
 }

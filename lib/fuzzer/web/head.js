@@ -72,7 +72,7 @@ function renderConnection() {
 
 function statusLine() {
   const text = String(state.server.text ?? "").trim();
-  if (state.wasmFailure !== null) return "The page could not load.";
+  if (state.wasmFailure !== null) return "Without main.wasm, coverage is shown plainly.";
   if (!state.hasWasm && reportTime !== null) return "Loading the report…";
   if (!state.hasWasm) return "Loading WebAssembly, which the server may have to compile first…";
   if (state.wantsToken) return `${WANTS_TOKEN}.`;

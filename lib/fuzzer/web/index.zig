@@ -1,10 +1,10 @@
 //! A source index message: directories, files and locations, and the locations sorted by place.
 
 const std = @import("std");
-const Coverage = std.debug.Coverage;
-const Header = std.Build.Fuzz.abi.SourceIndexHeader;
+const abi = @import("abi.zig");
 const memory = @import("memory.zig");
 const library = @import("library.zig");
+const Header = abi.SourceIndexHeader;
 const gpa = memory.gpa;
 
 const Index = @This();
@@ -12,8 +12,8 @@ const Index = @This();
 /// The message, into which the next four fields point.
 bytes: memory.Bytes,
 directories: []const u32,
-files: []const Coverage.File,
-locations: []const Coverage.SourceLocation,
+files: []const abi.File,
+locations: []const abi.SourceLocation,
 strings: []const u8,
 start_timestamp: i64,
 
@@ -49,8 +49,8 @@ pub fn parse(message: memory.Bytes) memory.ParseError!Index {
     var x: Index = .empty;
     x.bytes = message;
     x.directories = try reader.take(u32, header.directories_len);
-    x.files = try reader.take(Coverage.File, header.files_len);
-    x.locations = try reader.take(Coverage.SourceLocation, header.source_locations_len);
+    x.files = try reader.take(abi.File, header.files_len);
+    x.locations = try reader.take(abi.SourceLocation, header.source_locations_len);
     x.strings = try reader.takeLast(u8, header.string_bytes_len);
     x.start_timestamp = header.start_timestamp;
 
@@ -58,7 +58,7 @@ pub fn parse(message: memory.Bytes) memory.ParseError!Index {
     errdefer x.freeTables();
     x.file_of = try gpa.alloc(u32, x.locations.len);
     for (x.file_of, x.locations) |*file, location| {
-        file.* = @min(@intFromEnum(location.file), x.files.len);
+        file.* = @min(location.file, x.files.len);
     }
     try x.sort();
     x.is_std = try gpa.alloc(bool, x.files.len);
@@ -113,7 +113,7 @@ pub fn path(x: *const Index, file: u32, buffer: *[max_path]u8) []u8 {
             len += 1;
         }
     }
-    const name = x.string(@intFromEnum(x.files[file].basename));
+    const name = x.string(x.files[file].basename);
     @memcpy(buffer[len..][0..name.len], name);
     return buffer[0 .. len + name.len];
 }
@@ -181,7 +181,7 @@ fn sort(x: *Index) error{OutOfMemory}!void {
 fn sortByDigit(
     comptime field: []const u8,
     shift: u5,
-    locations: []const Coverage.SourceLocation,
+    locations: []const abi.SourceLocation,
     from: []const u32,
     to: []u32,
 ) void {

@@ -12,8 +12,9 @@
 //! A slice that is handed out stays valid until the next call. An answer that is an index is
 //! 0xffffffff if there is none, where nothing else is said.
 
+const builtin = @import("builtin");
 const std = @import("std");
-const abi = std.Build.Fuzz.abi;
+const abi = @import("abi.zig");
 const assets = @import("assets.zig");
 const lists = @import("lists.zig");
 const memory = @import("memory.zig");
@@ -124,9 +125,6 @@ const Received = enum(u32) {
     points = 8,
 };
 
-/// Messages that Zig's own server does not send.
-const OurTag = enum(u8) { coverage_delta = 16, history = 17, points = 18, _ };
-
 export fn receive() Received {
     const bytes = inbox_bytes.items;
     if (bytes.len == 0) return .malformed;
@@ -135,12 +133,10 @@ export fn receive() Received {
         .source_index => receiveIndex(bytes),
         .coverage_update => receiveCoverage(bytes),
         .entry_points => receiveEntryPoints(bytes),
-        _ => |tag| switch (@as(OurTag, @enumFromInt(@intFromEnum(tag)))) {
-            .coverage_delta => receiveDelta(bytes),
-            .history => receiveHistory(bytes),
-            .points => receivePoints(),
-            _ => return .unknown,
-        },
+        .coverage_delta => receiveDelta(bytes),
+        .history => receiveHistory(bytes),
+        .points => receivePoints(),
+        _ => return .unknown,
     };
     return received catch |err| switch (err) {
         error.Malformed => .malformed,
@@ -228,7 +224,7 @@ fn receiveEntryPoints(bytes: []align(8) const u8) memory.ParseError!Received {
     const Header = abi.EntryPointHeader;
     var reader = try memory.Reader.init(bytes, @sizeOf(Header));
     const header: *const Header = @ptrCast(bytes[0..@sizeOf(Header)]);
-    const items = try reader.takeLast(u32, header.flags.locs_len);
+    const items = try reader.takeLast(u32, header.locs_len);
     entry_points.clearRetainingCapacity();
     try entry_points.appendSlice(gpa, items);
     return .entry_points;
@@ -320,7 +316,7 @@ export fn newlyCovered() Slice(u32) {
 
 /// The latest covered locations, newest first.
 export fn newest(limit: u32) Slice(u32) {
-    const items = coverage.newest.constSlice();
+    const items = coverage.newest.items;
     return .init(items[0..@min(limit, items.len)]);
 }
 
@@ -477,6 +473,17 @@ export fn openTarSource(file: u32) u32 {
     bytes.appendSliceAssumeCapacity(content);
     source = Source.open(&index, file, bytes) catch outOfMemory();
     return source.lineCount();
+}
+
+/// In how many places the open source is no Zig that `zigVersion` knows. They are plain up to the end of their
+/// lines.
+export fn refusedCount() u32 {
+    return source.refused;
+}
+
+/// The release of Zig that this was compiled by, and whose tokens it knows.
+export fn zigVersion() Text {
+    return .init(builtin.zig_version_string);
 }
 
 export fn closeSource() void {

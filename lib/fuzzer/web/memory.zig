@@ -1,11 +1,13 @@
 //! What all parts share: the allocator, and how lists and text cross to JavaScript.
 
+const builtin = @import("builtin");
 const std = @import("std");
 
 pub const gpa = std.heap.wasm_allocator;
 
-/// The alignment is the largest that a message needs: the seen bits are words of 64.
-pub const Bytes = std.ArrayListAlignedUnmanaged(u8, @alignOf(u64));
+/// The alignment is the largest that a message needs: the seen bits are words of 64. Zig 0.14 takes a number
+/// for it.
+pub const Bytes = std.ArrayListAlignedUnmanaged(u8, if (builtin.zig_version.minor == 14) @alignOf(u64) else .of(u64));
 pub const Text = Slice(u8);
 
 /// "No such index", in every answer that is an index.

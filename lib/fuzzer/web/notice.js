@@ -90,7 +90,9 @@ function wasmNotice() {
   if (reportTime !== null) return reportNotice();
   if (state.wasmFailure !== null) return {
     title: "The page could not load main.wasm",
-    text: `${state.wasmFailure.text} The server compiles it from lib/fuzzer/web/main.zig with the Zig that it uses.`,
+    text: `${state.wasmFailure.text} The server compiles it from lib/fuzzer/web/main.zig with the Zig that it uses, ` +
+      "or with the one of the package ziglang, if that is installed. Without it, coverage is shown plainly: " +
+      "no highlighting, no lists of functions, no chart.",
     log: state.wasmFailure.log,
     retry: true,
   };

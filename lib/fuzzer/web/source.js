@@ -3,7 +3,7 @@
 
 import { emit, on, state } from "./bus.js";
 import { announce, byId, element, everyFrame, setBar, setText } from "./dom.js";
-import { count, percent } from "./format.js";
+import { count, counted, percent } from "./format.js";
 import { FRESH_MS, latestPoints, startFresh } from "./fresh.js";
 import { addKey } from "./keys.js";
 import { filePath, pointFunctionName, shortPath, startNames } from "./names.js";
@@ -12,11 +12,11 @@ import { go, placeHref, route } from "./route.js";
 import { loadSource } from "./sourcefile.js";
 import { SourceKeys } from "./sourcekeys.js";
 import {
-  lineColumns, makeFindingBadge, makeLine, makePointRow, pointPlace, pointState, updateLine, updatePointRow,
+  lineColumns, lineText, makeFindingBadge, makeLine, makePointRow, pointPlace, pointState, updateLine, updatePointRow,
 } from "./sourcetext.js";
 import { Strip } from "./strip.js";
 import { VirtualRows } from "./virtual.js";
-import { u32s, u8s, wasm } from "./wasm.js";
+import { text, u32s, u8s, wasm } from "./wasm.js";
 
 const ROW_HEIGHT = 20, POINT_ROW_HEIGHT = 28;
 // Sooner than this most sources are there, and a word about loading would only flicker.
@@ -446,12 +446,25 @@ function renderCoverage() {
 }
 
 function renderNote() {
+  const note = why !== "" ? why : content === "text" ? textNotes().join(" ") : "";
+  setText(dom.note, note);
+  dom.note.hidden = note === "";
+}
+
+function textNotes() {
+  const notes = [];
   const time = state.server.map?.executable_time;
-  const isChanged = content === "text" && modified !== null && typeof time === "number" && modified > time;
-  const text = why !== "" ? why : !isChanged ? "" :
-    "This file has changed since the executable was built; marks may be off.";
-  setText(dom.note, text);
-  dom.note.hidden = text === "";
+  if (modified !== null && typeof time === "number" && modified > time) {
+    notes.push("This file has changed since the executable was built; marks may be off.");
+  }
+  const refused = wasm.refusedCount() >>> 0;
+  if (refused > 0) {
+    const places = counted(refused, "place");
+    notes.push(`${places} in this file cannot be read by the parser of Zig ${text(wasm.zigVersion())}, ` +
+      "which the page was compiled by: shown without highlighting.");
+  }
+  if (rows.count === 1 && lineText(0) === "") notes.push("This file is empty.");
+  return notes;
 }
 
 function titleOf(file) {

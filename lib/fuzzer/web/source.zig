@@ -17,6 +17,8 @@ text: memory.Bytes,
 line_starts: std.ArrayListUnmanaged(u32),
 /// Without those that are plain.
 tokens: std.ArrayListUnmanaged(zig_tokens.Token),
+/// In how many places it is no Zig that we know.
+refused: u32,
 marks: Marks,
 
 pub const closed: Source = .{
@@ -24,6 +26,7 @@ pub const closed: Source = .{
     .text = .empty,
     .line_starts = .empty,
     .tokens = .empty,
+    .refused = 0,
     .marks = .empty,
 };
 
@@ -48,7 +51,7 @@ pub fn open(index: *const Index, file: u32, bytes: memory.Bytes) error{OutOfMemo
     try source.findLines();
     var buffer: [Index.max_path]u8 = undefined;
     if (std.mem.endsWith(u8, index.path(file, &buffer), ".zig")) {
-        try zig_tokens.find(&source.tokens, source.content(), source.line_starts.items);
+        source.refused = try zig_tokens.find(&source.tokens, source.content(), source.line_starts.items);
     }
     const points = if (file < index.files.len) index.ofFile(file) else &.{};
     source.marks = try .init(&source, index, points);

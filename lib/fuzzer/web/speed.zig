@@ -5,7 +5,8 @@ const std = @import("std");
 const Speed = @This();
 
 /// Oldest first.
-reports: std.BoundedArray(Report, 64) = .{},
+buffer: [64]Report = undefined,
+len: usize = 0,
 
 /// Milliseconds of our own clock, which does not jump.
 const Report = struct { time: f64, n_runs: u64 };
@@ -16,20 +17,24 @@ const window_ms = 10_000;
 const step_ms = 200;
 
 pub fn add(speed: *Speed, now: f64, n_runs: u64) void {
-    const reports = &speed.reports;
-    if (reports.len != 0) {
-        const last = reports.get(reports.len - 1);
+    const buffer = &speed.buffer;
+    if (speed.len != 0) {
+        const last = buffer[speed.len - 1];
         // Another coverage file, to which nothing compares.
-        if (n_runs < last.n_runs or now < last.time) reports.clear();
+        if (n_runs < last.n_runs or now < last.time) speed.len = 0;
     }
-    if (reports.len >= 2 and now - reports.get(reports.len - 2).time < step_ms) reports.len -= 1;
-    if (reports.len == reports.buffer.len) _ = reports.orderedRemove(0);
-    reports.appendAssumeCapacity(.{ .time = now, .n_runs = n_runs });
+    if (speed.len >= 2 and now - buffer[speed.len - 2].time < step_ms) speed.len -= 1;
+    if (speed.len == buffer.len) {
+        std.mem.copyForwards(Report, buffer[0 .. buffer.len - 1], buffer[1..]);
+        speed.len -= 1;
+    }
+    buffer[speed.len] = .{ .time = now, .n_runs = n_runs };
+    speed.len += 1;
 }
 
 /// Runs a second; NaN without two reports in the window.
 pub fn recent(speed: *const Speed, now: f64) f64 {
-    const reports = speed.reports.slice();
+    const reports = speed.buffer[0..speed.len];
     for (reports) |oldest| {
         if (now - oldest.time > window_ms) continue;
         const newest = reports[reports.len - 1];

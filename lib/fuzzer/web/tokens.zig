@@ -34,8 +34,9 @@ pub const Class = enum(u32) {
 const List = std.ArrayListUnmanaged(Token);
 const Names = std.StringHashMapUnmanaged(u32);
 
-/// Appends the tokens that are not plain, by their starts. None spans lines.
-pub fn find(out: *List, text: [:0]const u8, line_starts: []const u32) error{OutOfMemory}!void {
+/// Appends the tokens that are not plain, by their starts. None spans lines. Returns in how many places it met
+/// something that is none of Zig's, as far as this release of Zig knows.
+pub fn find(out: *List, text: [:0]const u8, line_starts: []const u32) error{OutOfMemory}!u32 {
     var names: Names = .empty;
     defer names.deinit(gpa);
     var tokenizer: Tokenizer = .init(text);
@@ -44,10 +45,12 @@ pub fn find(out: *List, text: [:0]const u8, line_starts: []const u32) error{OutO
     var before_that: std.zig.Token.Tag = .semicolon;
     var line: u32 = 0;
     var position: usize = 0;
+    var refused: u32 = 0;
     while (true) {
         const token = tokenizer.next();
         try appendComments(out, text, position, token.loc.start);
         if (token.tag == .eof) break;
+        if (token.tag == .invalid) refused += 1;
         position = token.loc.end;
         // An identifier is a function's name if it is called, which the token behind it tells.
         if (token.tag == .l_paren and before == .identifier) setCalled(out.items);
@@ -70,6 +73,7 @@ pub fn find(out: *List, text: [:0]const u8, line_starts: []const u32) error{OutO
         try out.append(gpa, item);
     }
     link(out, text, &names, line_starts);
+    return refused;
 }
 
 /// Whether a name behind these two tokens is declared there. A `const` may belong to a pointer's type, too.
