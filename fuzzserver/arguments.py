@@ -92,8 +92,9 @@ def _add_run(commands: "argparse._SubParsersAction[Parser]", parents: list[Parse
         "run",
         parents=parents,
         help="fuzz the tests of a project or of a Zig source file",
-        description="Build tests in fuzz mode, run a worker for each test that calls std.testing.fuzz, keep\n"
-        "what it breaks, and serve the page that shows it all.\n\n"
+        description="Build tests in fuzz mode, fuzz those that call std.testing.fuzz, keep what breaks, and\n"
+        "serve the page that shows it all. Until Zig 0.15, each fuzz test has a worker; since 0.16,\n"
+        "each executable has workers that fuzz all of its tests in turn.\n\n"
         "Without ROOT.zig, all test executables of a step of build.zig are built. Fuzzing data is\n"
         "kept in the .zig-cache of the project: the nearest folder above ROOT.zig with a\n"
         "build.zig, else its own folder.",
@@ -207,8 +208,9 @@ def _add_smoke(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
         parents=parents,
         help="try out in a minute whether all of it works here",
         description="Build and fuzz a small example, or your tests, for a moment, and ask the server for\n"
-        "all that it has: a line for each check, a verdict, and exit code 0 if all is well, and 3 if\n"
-        "a check fails. Takes less than a minute.",
+        "all that it has: a line for each check, and a verdict. Takes less than a minute.\n\n"
+        "Exits with 0 if all is well, with 3 if a check fails, and with 4 if the tests do not compile\n"
+        "or are not built in time. Each smoke builds anew, unless --cache-dir names a folder.",
         epilog="example:\n  fuzzserver smoke --build .",
         formatter_class=FORMATTER,
     )
@@ -265,7 +267,13 @@ def _add_serve(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
     )
     serve.add_argument("--executable", type=Path, required=True, metavar="EXE", help="built with -ffuzz")
     serve.add_argument(
-        "--coverage", type=Path, required=True, metavar="FILE", help="coverage file, from .zig-cache/v/"
+        "--coverage",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="its coverage file: in .zig-cache/v/ after 'zig build test --fuzz'; after 'fuzzserver run' in "
+        ".zig-cache/fuzzserver/TARGET/TEST/v/, or since Zig 0.16 in TARGET/all_tests-HASH/instanceN/v/, one "
+        "for each instance ('fuzzserver report' joins them)",
     )
     serve.add_argument(
         "--entry-point",

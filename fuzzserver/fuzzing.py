@@ -69,6 +69,9 @@ def _project(args: argparse.Namespace) -> FuzzProject:
         return FuzzProject.of_build(args.build or Path(), args.step, options)
     if args.build is not None:
         raise InputError("give ROOT.zig or --build FOLDER, not both")
+    if args.options or args.step != "test":
+        unused = f"-D{args.options[0]}" if args.options else f"--step {args.step}"
+        raise InputError(f"{unused} is for a build.zig; '{args.root}' is compiled alone, in Debug mode")
     return FuzzProject.of_root(args.root)
 
 

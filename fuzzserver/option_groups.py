@@ -145,7 +145,9 @@ def fuzz_options() -> Parser:
         type=count,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="workers that run at once; tests beyond that take turns (default: one for each core)",
+        help="workers that run at once; those beyond take turns (default: one for each core). Until Zig "
+        "0.15 each test has a worker; since 0.16 each executable has N divided by the number of executables, "
+        "rounded up",
     )
     group.add_argument("--no-web", action="store_true", help="fuzz without the web server")
     add_limits(group, hang=60)
@@ -171,7 +173,8 @@ def add_limits(options: "argparse._ActionsContainer", hang: int) -> None:
         type=seconds,
         default=float(hang),
         metavar="SECONDS",
-        help=f"a run that takes longer is ended, and hangs (default: {hang})",
+        help=f"a run that takes longer is ended, and hangs (default: {hang}); with a few seconds, a test that "
+        "looks up its stack trace may be taken for one that hangs",
     )
     options.add_argument(
         "--memory-limit",

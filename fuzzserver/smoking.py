@@ -216,7 +216,8 @@ def _built(deadline: Deadline, session: FuzzSession) -> str:
         except NotYet:
             continue
         except Failed as error:
-            raise ZigTimeout(f"{error}, and the build goes on") from None
+            advice = "try again on a less busy machine, or with --cache-dir FOLDER, where what is built is kept"
+            raise ZigTimeout(f"{error}, and the build goes on: {advice}") from None
     tests = [test for target in session.targets for test in target.tests]
     return f"{_count(len(tests), 'fuzz test')} in {_count(len(session.targets), 'executable')}"
 

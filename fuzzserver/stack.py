@@ -9,8 +9,12 @@ __all__ = ["Frame", "frame_of", "frame_of_place", "with_paths"]
 MAX_LINE = 4096 + 1024
 """Characters of a frame: of a path, and of the rest. Longer lines are hostile, and are not read."""
 
-# Since Zig 0.16, the column is left out where debug info does not know it.
-_PLACE = r"(?P<path>\S.*?):(?P<line>\d{1,9})(?::(?P<column>\d{1,9}))?"
+# Since Zig 0.16, the column is left out where debug info does not know it. What is before the line then ends
+# with no digit: it would be a line itself.
+_PLACE = (
+    r"(?P<path>\S.*?)(?=:\d{1,9}:\d|(?<!\d):\d{1,9}: )"
+    r":(?P<line>\d{1,9})(?::(?P<column>\d{1,9}))?"
+)
 # The place is atomic: if no function follows the first that fits, none follows a later one. So nothing is
 # tried twice, however hostile a line is.
 _FRAME = re.compile(rf"(?>{_PLACE}: 0x[0-9a-f]+ in )(?P<function>.+) \((?P<unit>[^()]*)\)")

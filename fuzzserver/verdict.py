@@ -132,7 +132,7 @@ def summary_text(
     """One line, then one for each executable and each test that was not fuzzed."""
     tests = [test for target in targets for test in target.tests]
     lines = [
-        f"{count(n_findings, 'finding')} in {duration(seconds)}; {count(runs, 'run')} in all of "
+        f"{count(n_findings, 'finding')} in {duration(seconds)}; {count(runs, 'run')} of "
         f"{count(len(tests), 'fuzz test')} in {count(len(targets), 'executable')}"
     ]
     for target in targets:

@@ -1,5 +1,6 @@
 """Instances of Zig's fuzzer that are scripts: they speak the protocol of 0.17, and do what a test wants."""
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,12 @@ class Group:
     def failures(self) -> list[tuple[WorkerEnd, Failure, bytes]]:
         """All that were told."""
         return self.told.of(tuple)
+
+    def notes(self, **wanted: object) -> list[dict]:
+        """What instances have noted that has all that is ``wanted``, each with its number and process."""
+        path = self.folder / "notes"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [note for note in map(json.loads, lines) if wanted.items() <= note.items()]
 
     def pid(self, instance: int) -> int:
         """The process of an instance."""

@@ -13,7 +13,7 @@ import pytest
 from fuzzserver import FuzzRunStep, WebServer, paths
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
-from tests.projects import FuzzedPair, write_project, zig_web_server
+from tests.projects import FuzzedPair, locked, write_project, zig_web_server
 from tests.support_browser import PATIENCE, Page
 from tests.support_maps import show_pair, write_seen
 
@@ -205,12 +205,19 @@ def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: in
     page.until_text("#chart", "keeps no history")
 
 
-def test_whole_program_fuzzes_the_example(page: Page, work: Path, zig_cache: Path) -> None:
+@pytest.fixture
+def demo_cache(zig_cache: Path) -> Iterator[Path]:
+    """The folder for caches, with the example in it that one program at a time can fuzz."""
+    with locked(zig_cache / "demo.lock"):
+        yield zig_cache
+
+
+def test_whole_program_fuzzes_the_example(page: Page, work: Path, demo_cache: Path) -> None:
     """`fuzzserver demo`, as a newcomer starts it: the page is there during the build, and then live."""
     port_file = work / "demo-port"
     port_file.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "fuzzserver", "demo"]
-    process = subprocess.Popen([*argv, "--cache-dir", str(zig_cache), "--port-file", str(port_file)])
+    process = subprocess.Popen([*argv, "--cache-dir", str(demo_cache), "--port-file", str(port_file)])
     try:
         page.until(port_file.exists)
         page.visit(f"http://127.0.0.1:{port_file.read_text().strip()}/")

@@ -271,11 +271,15 @@ BAD_INPUT = {
     "zig not executable": Bad(SERVE + " --zig text", "Zig compiler 'text' is not executable"),
     "zig is a folder": Bad(SERVE + " --zig {dir}", "is not executable"),
     "zig that is too old": Bad(SERVE + " --zig zig13/zig", r"Zig 0\.13\.0 at .* Zig 0\.14 is the oldest"),
-    "zig is another program": Bad(SERVE + " --zig /bin/echo", "Zig version at '/bin/echo' is not supported"),
+    "zig is another program": Bad(SERVE + " --zig /bin/echo", "'/bin/echo version' printed no version, but"),
     "zig fails": Bad(SERVE + " --zig zigfail/zig", "exited with code 1: out of order"),
     "zig hangs": Bad(SERVE + " --zig zighang/zig --zig-timeout 1", "gave no answer in 1 s"),
     "root missing": Bad("run /no/root.zig", "root source file '/no/root.zig' does not exist"),
     "root is a folder": Bad("run {dir}", "is no file"),
+    "option without a build.zig": Bad(
+        "run {dir}/x.zig -Dfast", "-Dfast is for a build.zig; '.*x.zig' is compiled alone"
+    ),
+    "step without a build.zig": Bad("run {dir}/x.zig --step check", "--step check is for a build.zig"),
     "no project here": Bad("run", r"there is no build\.zig in '.*': give ROOT\.zig or --build FOLDER"),
     "no project here, and no command": Bad("", r"there is no build\.zig in '.*': give ROOT\.zig or --build"),
     "root and project": Bad("run text --build {dir}", "give ROOT.zig or --build FOLDER, not both"),

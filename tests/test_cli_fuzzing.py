@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, ToClientTag
-from tests.projects import BUILD_ZIG, write_project
+from tests.projects import BUILD_ZIG, locked, write_project
 from tests.support_build_zig import edit, replace, write_build_project
 from tests.support_fuzzing import PATIENT
 from tests.support_time import eventually
@@ -696,7 +696,10 @@ class TestReproducing:
 
 def test_demo(zig_cache: Path, tmp_path) -> None:
     """The demo shows the example, with a copy of it below the cache folder."""
-    with running(tmp_path, "demo", "--cache-dir", zig_cache) as cli:
+    with (
+        locked(zig_cache / "demo.lock"),  # Another test shows it, too.
+        running(tmp_path, "demo", "--cache-dir", zig_cache) as cli,
+    ):
         assert b"fuzz_example.zig" in messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
         copy = zig_cache / "demo" / "fuzz_example.zig"
         assert copy.read_bytes() == (REPOSITORY / "fuzzserver" / "example" / "fuzz_example.zig").read_bytes()

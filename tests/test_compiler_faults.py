@@ -374,6 +374,7 @@ def test_clients_that_go_away(tmp_path: Path) -> None:
         eventually(lambda: not processes_naming(str(tmp_path / "bin")), "the compiler lives on")
 
 
+@pytest.mark.usefixtures("no_other_zig")
 def test_one_build_at_a_time(tmp_path: Path) -> None:
     """Different builds take turns."""
     zig = fake_zig(tmp_path / "bin", compile="alone")

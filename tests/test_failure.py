@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -462,6 +463,56 @@ def test_much_output_before_a_panic() -> None:
     """A test that is loud in each of its runs is judged in no time."""
     end = failure_of("ended", -6, "x\n" * 200_000 + "thread 1 panic: boom\n" + "x\n" * 200_000)
     assert end == Failure("panic", "boom", "", ())
+
+
+def seconds(said: str, status: int) -> float:
+    """How long it takes to judge that, at best."""
+    times = []
+    for _ in range(3):
+        begin = time.thread_time()
+        failure_of("ended", status, said)
+        times.append(time.thread_time() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize(
+    ("status", "part", "end"),
+    [
+        (1, "[", "\nerror logs detected"),
+        (1, "(err): leaked [addr: 1, ", "\nx"),
+        (1, "(err): memory address 0x1", "\nx"),
+        (1, "failed with ", ""),
+        (-6, "General protection exception (", "\nx"),
+        (-6, "thread 1", "\nx"),
+        (-6, "a:1: 0x1 in f (t)\nx\n", ""),
+        (-6, "a:1: 0x1 in (\n", ""),
+    ],
+)
+def test_hostile_words(status: int, part: str, end: str) -> None:
+    """Four times the words of a crash that never is one take about four times as long, and not sixteen."""
+    short = part * (50_000 // len(part))
+    assert seconds(4 * short + end, status) < 8 * max(seconds(short + end, status), 0.002)
+
+
+def overflow(*functions: str) -> Failure:
+    """A full stack, told of to far out."""
+    end = failure_of(
+        "ended", -6, f"Segmentation fault at address 0x7ffe00\n{''.join(map(frame, functions * 50))}"
+    )
+    assert isinstance(end, Failure)
+    return end
+
+
+def test_where_the_stack_ran_out() -> None:
+    """It may run out anywhere in the same recursion, and in what that calls: that is one finding."""
+    one = overflow("parse", "parseList", "skip")
+    assert one.fingerprint == overflow("skip", "parse", "parseList").fingerprint
+    inner = replace(one, frames=(Frame("/p/f.zig", 9, 9, "read"), *one.frames[:-1]))
+    assert one.fingerprint == inner.fingerprint
+    assert one.fingerprint != overflow("parse", "parseList").fingerprint
+    # Where the end of the recursion is in sight, it matters.
+    short, other = (replace(one, frames=one.frames[start : start + 40]) for start in (0, 1))
+    assert short.fingerprint != other.fingerprint
 
 
 def test_project_in_a_folder_called_lib() -> None:

@@ -1,5 +1,6 @@
 """The mended copy of the test runner of Zig 0.16."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 from fuzzserver.coverage.executable import PCS_SECTION, Executable
 from fuzzserver.fuzz.build import build_tests
 from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.wire.messages import ClientTag, StartFuzzing, client_bytes
 from fuzzserver.zig import mended_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.mended_runner import fuzz_runner_args
+from fuzzserver.zig.process import PipedChild
+from fuzzserver.zig.test_runner import test_runner_argv
 from tests.support_zig_fake import fake_zig
 from tests.support_zig_sources import write
 from tests.zigs import zig_of
@@ -24,13 +28,33 @@ RUNNER = """
                     }
 """
 BROKEN = RUNNER.replace("NAME", "writeStackTrace")
+OWN_IO = """
+                var io_instance: Io.Threaded = .init(gpa, .{
+                    .environ = init.environ,
+                });
+                defer io_instance.deinit();
+"""
+OWN_IO_AND_THAT_OF_TESTS = """
+                var io_instance: Io.Threaded = .init(gpa, .{
+                    .environ = init.environ,
+                }); testing.io_instance = .init(gpa, .{
+                    .environ = init.environ,
+                }); testing.environ = init.environ;
+                defer io_instance.deinit();
+"""
 MENDED = RUNNER.replace("NAME", "writeErrorReturnTrace")
 
 FUZZ = """
 const std = @import("std");
 
+fn next(number: u64) u64 {
+    return number +% 1;
+}
+
 fn one(_: void, smith: *std.testing.Smith) anyerror!void {
-    if (smith.value(u8) == 7) return error.Found;
+    const number = smith.value(u64);
+    var future = std.testing.io.async(next, .{number});
+    if (future.await(std.testing.io) != next(number)) return error.Found;
 }
 
 test "fuzz one" {
@@ -69,6 +93,41 @@ def test_stays(tmp_path: Path) -> None:
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     other = fuzz_runner_args(zig_with(tmp_path / "zig", BROKEN + "\n"), tmp_path / "runner")
     assert other != first and Path(other[1]).read_text() == MENDED + "\n"
+
+
+def test_io_of_tests(tmp_path: Path) -> None:
+    """What the original leaves undefined while it fuzzes is set as it sets its own."""
+    _, path = fuzz_runner_args(zig_with(tmp_path / "zig", OWN_IO + BROKEN), tmp_path / "runner")
+    assert Path(path).read_text() == OWN_IO_AND_THAT_OF_TESTS + MENDED
+
+
+def test_damaged(tmp_path: Path) -> None:
+    """What is in the copy's place, but is no such copy, is replaced."""
+    zig = zig_with(tmp_path / "zig", BROKEN)
+    _, path = fuzz_runner_args(zig, tmp_path / "runner")
+    copy = Path(path)
+    copy.write_text("damaged")
+    assert fuzz_runner_args(zig, tmp_path / "runner")[1] == path
+    assert copy.read_text() == MENDED
+    copy.unlink()
+    copy.symlink_to("nowhere")
+    assert fuzz_runner_args(zig, tmp_path / "runner")[1] == path
+    assert copy.read_text() == MENDED
+    copy.unlink()
+    os.mkfifo(copy)
+    assert fuzz_runner_args(zig, tmp_path / "runner")[1] == path
+    assert copy.read_text() == MENDED
+
+
+def test_folder_in_the_place_of_the_copy(tmp_path: Path, caplog) -> None:
+    """A folder is not replaced: it is told that there is no copy."""
+    zig = zig_with(tmp_path / "zig", BROKEN)
+    _, path = fuzz_runner_args(zig, tmp_path / "runner")
+    Path(path).unlink()
+    Path(path).mkdir()
+    assert fuzz_runner_args(zig, tmp_path / "runner") == ["-fno-error-tracing"]
+    assert "Is a directory" in caplog.text
+    assert list(Path(path).parent.iterdir()) == [Path(path)]
 
 
 @pytest.mark.parametrize("version", ["0.14.1", "0.15.2", "0.17.0", "0.18.0"])
@@ -112,12 +171,20 @@ def test_no_place_for_a_copy(tmp_path: Path, caplog) -> None:
 @pytest.mark.all_zigs
 @pytest.mark.parametrize("is_known", [True, False])
 def test_compiles(work: Path, zig_cache: Path, monkeypatch, is_known: bool) -> None:
-    """With either way, the real compiler makes an instrumented Debug build, which it does not without."""
+    """With either way, the real compiler makes an instrumented Debug build, which it does not without. With a
+    mended copy, its tests may use ``std.testing.io``."""
     if not is_known:
         monkeypatch.setattr(mended_runner, "_CALL", re.compile(b"(?!)()"))
     command = TestCommand.of_root(write(work / "mended-runner", main=FUZZ))
     built = build_tests(ZigCompileClient(zig_of("0.16.0"), zig_cache), command, "fuzz")
     with Executable(built.path) as executable:
         assert executable.section_size(PCS_SECTION) > 0
+    limit = StartFuzzing(1, 100, ("main.test.fuzz one",))
+    argv = test_runner_argv(built.path, command.cache_root, 1)
+    (command.cache_root / "tmp").mkdir(exist_ok=True)
+    with PipedChild(argv) as child:
+        child.send(client_bytes(ClientTag.START_FUZZING, limit.serialize()))
+        said = b"".join(data for name, data in child.output() if name == "stderr")
+        assert (child.wait() == 0) == is_known, said
     (runner,) = {each.sub_path for each in built.inputs if each.sub_path.endswith("test_runner.zig")}
     assert (runner == mended_runner.RUNNER) != is_known

@@ -101,7 +101,21 @@ def test_releases_of_versions(version: str, name: str, newer: bool) -> None:
     assert (release.name, is_newer(version)) == (name, newer)
 
 
-@pytest.mark.parametrize("version", ["", "0.13.0", "0.14", "zig 0.14.1", "\xff"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "",
+        "0.13.0",
+        "0.14",
+        "0.14.",
+        "zig 0.14.1",
+        "0.14.1\nx",
+        "0.14.1 \x1b[31m",
+        "0.١٤.0",
+        "\xff",
+        f"{'9' * 5000}.1.0",
+    ],
+)
 def test_versions_that_are_none_of_ours(version: str) -> None:
     """Older ones, and what is no version."""
     assert release_of(version) is None

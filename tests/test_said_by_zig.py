@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fuzzserver.fuzz.endless_trace import EndlessTrace
-from fuzzserver.fuzz.failure import Failure, FuzzerFault, failure_of, has_told_enough
+from fuzzserver.fuzz.failure import Failure, FuzzerFault, failure_of
 from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.paths import repro_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
@@ -154,22 +154,62 @@ def test_addresses_without_a_prefix() -> None:
 
 
 RECURSING = b"/p/deep.zig:11:19: 0x120007f in recurse (t)\n    return recurse(n + 1);\n                  ^\n"
+CRASH = b"Segmentation fault at address 0x7ffe00\n"
 
 
-def test_endless_trace() -> None:
-    """A crash whose trace goes on and on need not be heard to its end; a loud test must."""
+def frames_heard(before: bytes, frame: bytes) -> int | None:
+    """How many times ``frame`` is heard after ``before`` until that is enough; None if it never is."""
     trace = EndlessTrace()
-    assert not trace.feed(b"0x1: 0x2: 0x3\n" * 10_000)
-    assert not any(trace.feed(RECURSING) for _ in range(1000))  # In no crash.
-    assert not trace.feed(b"Segmentation fault at address 0x7ffe00\n")
-    heard = next(number for number in range(10_000) if trace.feed(RECURSING))
-    assert 200 < heard < 1000
+    assert not trace.feed(before)
+    return next((number for number in range(1, 1000) if trace.feed(frame)), None)
+
+
+@pytest.mark.parametrize(
+    ("before", "frame"),
+    [
+        (CRASH, RECURSING),
+        (b"thread 7 panic: two\nlines\n", RECURSING),
+        (b"panic: single-threaded\n" + 20 * RECURSING + b"\nstack trace:\n", RECURSING),
+        (b"General protection exception (no address available)\n", RECURSING),
+        (b"thread 1 panic: printed\n" + 50 * b"words\n" + CRASH, RECURSING),
+        (CRASH, b"\x1b[1m/p/deep.zig:11:19\x1b[0m: \x1b[2m0x12 in recurse (t)\x1b[0m\n"),
+        (CRASH, b"???:?:?: 0x12 in ??? (???)\n"),
+        (CRASH, b"/" + 4000 * b"p" + b".zig:1: 0x12 in f (t)\n" + 9000 * b"x" + b"\n^\n"),
+    ],
+)
+def test_endless_trace(before: bytes, frame: bytes) -> None:
+    """A crash whose trace goes on and on need not be heard to its end, whatever its frames are like."""
+    assert frames_heard(before, frame) == 201
+
+
+@pytest.mark.parametrize(
+    ("before", "frame"),
+    [
+        (b"0x1: 0x2: 0x3\n" * 1000, RECURSING),
+        (b"[parser] (warn): recovered from panic: bad token\n", RECURSING),
+        (b"thread 1 panic: printed\n" + 50 * b"words\n", RECURSING),
+        (CRASH, 100 * RECURSING + b"trace:\n"),
+        (CRASH, b"panic: again\n" + RECURSING),
+        (CRASH, b"words: 0x1\n"),
+    ],
+)
+def test_loud_test_is_no_endless_trace(before: bytes, frame: bytes) -> None:
+    """What prints traces of its own, or words like those of a crash, goes on."""
+    assert frames_heard(before, frame) is None
+
+
+def test_endless_trace_in_pieces() -> None:
+    """However it is cut."""
+    trace = EndlessTrace()
+    said = CRASH + 200 * RECURSING + RECURSING.partition(b"\n")[0]
+    assert not any(trace.feed(bytes([byte])) for byte in said)
+    assert trace.feed(b"\n")
 
 
 def test_short_trace_is_heard_to_its_end() -> None:
     """Of the traces of all other failures, the end matters: it tells whose fault it is."""
     for release in RELEASES:
-        assert not any(has_told_enough(said) for _, said in ends_of(release).values())
+        assert not any(EndlessTrace().feed(said.encode()) for _, said in ends_of(release).values())
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import signal
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal
 
 from fuzzserver.stack import Frame, frame_of
 
-__all__ = ["Failure", "FuzzerFault", "Killed", "Kind", "failure_of", "has_told_enough"]
+__all__ = ["Failure", "FuzzerFault", "Killed", "Kind", "failure_of", "is_frame", "without_colors"]
 
 Kind = Literal["error", "panic", "signal", "leak", "error logs", "exit", "hang", "out of memory"]
 
@@ -23,8 +24,6 @@ MAX_MESSAGE = 1000
 MAX_STACK = 16 * 1024
 """How much of a trace is kept, in characters: its beginning. An endless recursion has megabytes."""
 MAX_FRAMES = 64
-ENOUGH_FRAMES = 200
-"""More of them say nothing new."""
 FINGERPRINT_FRAMES = 3
 
 
@@ -49,10 +48,14 @@ class Failure:
     def fingerprint(self) -> str:
         """An id for this finding: 12 hex digits, equal for equal places in equal sources.
 
-        Of what was interrupted, only the innermost function counts: the line is a matter of chance.
+        Of what was interrupted, only the innermost function counts: the line is a matter of chance. So is
+        where the stack ran out; of an endless recursion, the functions count that recur farther out.
         """
         if self.kind in ("hang", "out of memory"):
             parts = [self.kind, *(_plain_function(frame) for frame in self.frames[:1])]
+        elif self.kind == "signal" and len(self.frames) == MAX_FRAMES:
+            outer = self.frames[MAX_FRAMES // 2 :]
+            parts = ["recursion", *sorted({_plain_function(frame) for frame in outer})]
         else:
             # A message may hold any part of the input; where the place is known, it says more.
             is_name = self.kind in ("error", "exit") or not self.frames
@@ -101,15 +104,17 @@ _EMPTY_TRACE = "(empty stack trace)"
 """What allocators say in builds that do not note who called."""
 _CARET = re.compile(r" *\^?")
 _PANIC = re.compile(r"(?:thread \d+ )?panic: (?P<message>.*)")
+# In the brackets of the following there are none of the kind that begins them: so nothing is looked at twice,
+# however many begin and do not end.
 _SIGNAL = re.compile(
     r"(?P<message>(?:Segmentation fault|Illegal instruction|Bus error|Arithmetic exception)"
-    r" at address 0x[0-9a-f]+|General protection exception \(.*\))"
+    r" at address 0x[0-9a-f]+|General protection exception \([^()]*\))"
 )
 _FAILED = re.compile(r"failed with (?P<message>error\..*)")
 _LEAKED = re.compile(
-    r"\(err\): (?P<message>memory address 0x[0-9a-f]+ leaked|leaked \[addr: [0-9a-f]+, [^\]]*\])"
+    r"\(err\): (?P<message>memory address 0x[0-9a-f]+ leaked|leaked \[addr: [0-9a-f]+, [^\[\]]*\])"
 )
-_LOGGED = re.compile(r"\[[^\]]*\] \(err\): .*")
+_LOGGED = re.compile(r"\[[^\[\]]*\] \(err\): .*")
 _LOGS_DETECTED = "error logs detected"
 _LIBRARY = re.compile(r"/lib/(zig/)?((std|compiler_rt)(/|\.zig$)|fuzzer\.zig$)")
 """Files of Zig's own, if nobody says where its folder is; some systems have it in ``/usr/lib/zig``."""
@@ -137,7 +142,7 @@ def failure_of(
     the cache folder, if this process wrote one: what the fuzzer cannot go on without is told only
     there. ``lib_dir`` is the folder of Zig's own sources.
     """
-    lines = _COLORS.sub("", stderr).rstrip().split("\n")
+    lines = without_colors(stderr).rstrip().split("\n")
     if why != "ended":
         interrupted = _crash(lines)
         return _judge(replace(interrupted or _Crash(why, "", [], []), kind=why, message=detail), lib_dir)
@@ -199,13 +204,17 @@ def _crash(lines: list[str]) -> _Crash | None:
     for index in reversed(range(len(lines))):
         if index in in_trace:
             continue
-        following = [trace for trace in traces if trace[0] > index]
         if panic := _PANIC.search(lines[index]):
-            return _panic(panic["message"], index + 1, following, lines)
+            return _panic(panic["message"], index + 1, _after(index, traces), lines)
         if signalled := _SIGNAL.search(lines[index]):
+            following = _after(index, traces)
             trace = lines[slice(*following[0])] if following else []
             return _Crash("signal", signalled["message"], trace, _frames(trace))
     return None
+
+
+def _after(index: int, traces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return traces[bisect(traces, (index, index)) :]
 
 
 def _panic(message: str, index: int, traces: list[tuple[int, int]], lines: list[str]) -> _Crash:
@@ -228,15 +237,6 @@ def _panic(message: str, index: int, traces: list[tuple[int, int]], lines: list[
     if earlier and lines[first[0] - 1] == _ERROR_CONTEXT:
         frames = earlier + frames
     return _Crash("panic", "\n".join([message, *words]), stack, frames, earlier)
-
-
-def has_told_enough(stderr: str) -> bool:
-    """Whether a crash was told, and more of its trace than is ever kept.
-
-    Since Zig 0.16, an endless recursion is told to its last frame, which takes minutes.
-    """
-    crash = _crash(_COLORS.sub("", stderr).split("\n"))
-    return crash is not None and len(crash.frames) > ENOUGH_FRAMES
 
 
 def _judge(crash: _Crash, lib_dir: Path | None) -> Failure | FuzzerFault:
@@ -305,11 +305,21 @@ def _trace_end(lines: list[str], index: int) -> int:
     """The end of the trace that begins at ``index``: each frame may be followed by source and caret."""
     if index < len(lines) and lines[index] == _EMPTY_TRACE:
         return index + 1
-    while index < len(lines) and (frame_of(lines[index]) or _UNKNOWN_FRAME.fullmatch(lines[index])):
+    while index < len(lines) and is_frame(lines[index]):
         index += 1
         if index + 1 < len(lines) and _CARET.fullmatch(lines[index + 1]):
             index += 2
     return index
+
+
+def is_frame(line: str) -> bool:
+    """Whether it tells of a frame, be it one that Zig knows nothing of."""
+    return frame_of(line) is not None or _UNKNOWN_FRAME.fullmatch(line) is not None
+
+
+def without_colors(text: str) -> str:
+    """As Zig prints it to a file."""
+    return _COLORS.sub("", text)
 
 
 def _plain_function(frame: Frame) -> str:

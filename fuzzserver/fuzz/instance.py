@@ -9,12 +9,14 @@ Instances share the folder ``f``, as those of Zig's build runner do: Zig's locks
 which instance hangs, nor which test made the runs. So each has a folder, in which ``f`` is a link.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzzserver.errors import CoverageFileError, MessageError
-from fuzzserver.fuzz.mailbox import Mailbox
+from fuzzserver.files import open_regular
+from fuzzserver.fuzz.mailbox import MAX_WAITING, Mailbox
 from fuzzserver.fuzz.worker import FuzzProcess, FuzzTest
 from fuzzserver.instance_input import input_file, read_instance_input
 from fuzzserver.wire.abi import SeenPcsHeader
@@ -64,10 +66,15 @@ class InstanceWorker(FuzzProcess):
     An estimate: the runs between two looks at the file are those of the test whose turn was then. A test
     begins a moment before we hear of it.
     """
+    lost: Callable[[FuzzTest, str], None]
+    """Told whose turn it was, and why, when what it says is not understood any more."""
     first: FuzzTest | None = field(default=None, init=False)
     """The test that it fuzzed first, once it has said so."""
 
-    max_message = 64 << 20
+    max_message = MAX_WAITING
+    """Zig sets no limit but 4 GiB: inputs are as long as what the test asks for. But one that is longer than
+    all that may wait for another instance could not be handed on; and the fuzzer, which changes a few bytes
+    at a time, would not get far with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +91,9 @@ class InstanceWorker(FuzzProcess):
 
     def _leave(self) -> None:
         self.mailbox.disconnect()
+
+    def _lose(self, why: MessageError) -> None:
+        self.lost(self.test, str(why))
 
     def _tick(self) -> None:
         self.mailbox.deliver()
@@ -120,10 +130,11 @@ class InstanceWorker(FuzzProcess):
         return self.tests[index]
 
     def _open_coverage(self, coverage_id: int) -> None:
+        is_first = self._coverage is None
         super()._open_coverage(coverage_id)
         assert self._coverage is not None
-        # It may have made runs before we came to look.
-        self._start_runs = self._counted_runs = self._runs_before.get(self._coverage.path.name, 0)
+        if is_first:  # It may have made runs before we came to look.
+            self._start_runs = self._counted_runs = self._runs_before.get(self._coverage.path.name, 0)
 
     def _count(self) -> None:
         super()._count()
@@ -148,7 +159,7 @@ class InstanceWorker(FuzzProcess):
 def _n_runs(path: Path) -> int:
     """How many runs a coverage file has; 0 if it is none."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return SeenPcsHeader.parse(file.read(SeenPcsHeader.LAYOUT.size)).n_runs
     except (OSError, CoverageFileError):
         return 0

@@ -74,18 +74,17 @@ class Instances:
         for run in self._runs:
             run.look_again(test, hurry)
 
-    def open_tests(self) -> list[SharedTest]:
-        """Those that are to be fuzzed."""
+    def open_tests(self) -> tuple[int, list[SharedTest]]:
+        """Those that are to be fuzzed, and the number of the build that they are of."""
         with self._lock:
-            return [test for test in self._tests if not test.is_over]
+            return self.builds, [test for test in self._tests if not test.is_over]
 
-    def tests_or_end(self, number: int) -> list[SharedTest]:
-        """The same for an instance that ends if there are none, until ``go_on``."""
+    def may_end(self, number: int, build: int) -> bool:
+        """Whether an instance that is done with this build may end, until ``go_on`` starts it again."""
         with self._lock:
-            tests = [test for test in self._tests if not test.is_over]
-            if not tests:
+            if build == self.builds:
                 self._alive.discard(number)
-            return tests
+            return build == self.builds
 
     def broadcast(self, finder: int, test: str, data: bytes) -> None:
         """Pass on what an instance has found."""
@@ -104,6 +103,8 @@ class _InstanceRun:
         # Guards ``_worker`` and ``_turn``.
         self._lock = threading.Lock()
         self._worker: InstanceWorker | None = None
+        self._tests: list[SharedTest] = []
+        """Those of the worker, in its order. What it calls them may be of an older build."""
         self._turn: Turn | None = None
         self._news = threading.Event()
         """Set when the tests are not the same as before."""
@@ -118,33 +119,34 @@ class _InstanceRun:
         """The tests have changed: one has ended, or any."""
         self._news.set()
         with self._lock:
-            if self._worker is not None and (ended is None or ended.test in self._worker.tests):
+            if self._worker is None:
+                if self._turn is not None:
+                    self._turn.cancel()
+            elif ended is None or ended in self._tests:
                 self._worker.end(hurry)
-            elif self._turn is not None:
-                self._turn.cancel()
 
     def run(self) -> None:
-        """Run processes as long as there are tests."""
-        try:
-            while tests := self._next_tests():
-                if not self._run_process(tests):
-                    return
-        except Exception as error:  # Of all that can go wrong, the state must tell.
-            log.exception("the thread of instance %d failed", self.number)
-            for test in self._group.open_tests():
-                test.enter(self.number, "crashed", f"internal error: {error!r}")
-        finally:
-            if self.number == 0:
-                for test in self._backoffs:
-                    test.tidy()
+        """Run processes as long as there are tests. New ones may come while the last ones are tidied."""
+        while True:
+            try:
+                while (tests := self._next_tests()) and self._run_process(tests):
+                    pass
+                self._keep([])
+            except Exception as error:  # Of all that can go wrong, the state must tell.
+                log.exception("the thread of instance %d failed", self.number)
+                for test in self._group.open_tests()[1]:
+                    test.enter(self.number, "crashed", f"internal error: {error!r}")
+            if self._group.may_end(self.number, self._build):
+                return
 
     def _next_tests(self) -> list[SharedTest]:
         """Wait until there are tests that have not to be left out; none if there are none at all."""
         while True:
             self._news.clear()
-            tests = self._group.tests_or_end(self.number)
-            if self._build != self._group.builds:
-                self._build = self._group.builds
+            build, tests = self._group.open_tests()
+            is_new, self._build = build != self._build, build
+            self._keep(tests)
+            if is_new:
                 self._known_points = 0
                 self._backoffs.clear()
                 self._rests.clear()
@@ -154,6 +156,15 @@ class _InstanceRun:
             if ready or not tests:
                 return ready
             self._news.wait(max(0.0, min(self._rests[test] for test in tests) - time.monotonic()))
+
+    def _keep(self, tests: list[SharedTest]) -> None:
+        """Be done with all other tests."""
+        kept = set(tests)
+        for test in [test for test in self._backoffs if test not in kept]:
+            del self._backoffs[test]
+            self._rests.pop(test, None)
+            if self.number == 0:
+                test.tidy()
 
     def _run_process(self, tests: list[SharedTest]) -> bool:
         """One process from turn to end; False if there will be no turn."""
@@ -199,10 +210,11 @@ class _InstanceRun:
                 mailbox=self.mailbox,
                 found=lambda test, data: group.broadcast(self.number, test, data),
                 counted=lambda test, runs, bits: self._count(tests[built.index(test)], runs, bits),
+                lost=lambda test, why: tests[built.index(test)].note_noise(self.number, why),
             )
             self._processes += 1
             with self._lock:
-                self._worker = worker
+                self._worker, self._tests = worker, tests
             if self._news.is_set():
                 return None
             if self.number == 0:
@@ -219,7 +231,7 @@ class _InstanceRun:
     def _current(self, tests: list[SharedTest]) -> SharedTest:
         """The test whose turn it is."""
         worker = self._worker
-        return next((test for test in tests if worker is not None and test.test == worker.test), tests[0])
+        return tests[0] if worker is None else tests[worker.tests.index(worker.test)]
 
     def _show(self, tests: list[SharedTest], current: SharedTest | None) -> None:
         for test in tests:
@@ -231,7 +243,7 @@ class _InstanceRun:
         assert worker is not None
         if worker.first is not None:
             self._show(tests, self._current(tests))
-        if any(moment <= time.monotonic() for moment in self._rests.values()):
+        if any(moment <= time.monotonic() and not test.is_over for test, moment in self._rests.items()):
             worker.end(hurry=False)
         if self.number == 0:
             for test in tests:
@@ -250,20 +262,26 @@ class _InstanceRun:
         tried = None if worker is None else worker.tried()
         if worker is not None and tried is not None and blames_the_test(end):
             built, data = tried
-            (culprit,) = suspects = [test for test in tests if test.test == built]
+            culprit = tests[worker.tests.index(built)]
+            suspects = [culprit]
             end = replace(end, test=built, n_runs=worker.runs_of(built), total_runs=culprit.session_runs)
             how = culprit.judge(end, data)
         else:
             suspects = tests
             how = tests[0].describe(end)
         is_sure = worker is None or worker.first in (None, end.test)
-        others = len(suspects) < len(self._group.open_tests())
+        now = time.monotonic()
+        others = any(
+            test not in suspects and self._rests.get(test, 0.0) <= now for test in self._group.open_tests()[1]
+        )
         for test in suspects:
+            if test.is_over:
+                continue
             delay = self._backoffs[test].note(end, lived, others=others, is_sure=is_sure)
             if self._backoffs[test].gives_up(end):
                 test.give_up(self._backoffs[test].deaths, how)
                 continue
-            self._rests[test] = time.monotonic() + delay
+            self._rests[test] = now + delay
             after = (
                 f"Instance {self.number} goes on without it for" if others else "The next worker starts in"
             )

@@ -1,9 +1,11 @@
 """Inputs on their way to one instance, found by the others of its target.
 
 Who puts one in never waits: what the instance has no room for is kept, up to a limit, and is written when
-there is room. It is kept as well while the instance is paused, or between two of its processes.
+there is room. It is kept as well while the instance is paused, or between two of its processes, or while
+it leaves out the test: the first instance alone writes the corpus, and must get to know all of it.
 """
 
+import itertools
 import logging
 import threading
 from collections import deque
@@ -19,13 +21,22 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 4 << 20
 """Bytes of inputs that wait for one instance."""
 
+OVERHEAD = 128
+"""Bytes that an input takes besides its own: even empty ones take some."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
     """One input."""
 
+    number: int
+    """In the order in which they came."""
     test: str
     data: bytes
+
+    @property
+    def size(self) -> int:
+        return OVERHEAD + len(self.data)
 
 
 class Mailbox:
@@ -37,6 +48,9 @@ class Mailbox:
         # Guards all below, and that nobody writes to a pipe that is being closed.
         self._lock = threading.Lock()
         self._letters: deque[_Letter] = deque()
+        self._for_later: deque[_Letter] = deque()
+        """Those of tests that the child does not fuzz, so that nobody has to look at them with each input."""
+        self._numbers = itertools.count()
         self._waiting = 0
         self._write: Callable[[memoryview], int] | None = None
         self._indexes: dict[str, int] = {}
@@ -52,6 +66,9 @@ class Mailbox:
         with self._lock:
             self._write, self._begun = write, memoryview(greeting)
             self._indexes = {test: index for index, test in enumerate(tests)}
+            letters = sorted([*self._letters, *self._for_later], key=lambda letter: letter.number)
+            self._letters = deque(letter for letter in letters if letter.test in self._indexes)
+            self._for_later = deque(letter for letter in letters if letter.test not in self._indexes)
             self._deliver()
 
     def disconnect(self) -> None:
@@ -62,11 +79,13 @@ class Mailbox:
     def put(self, test: str, data: bytes) -> None:
         """Leave an input. If there are too many, the oldest are lost."""
         with self._lock:
-            self._letters.append(_Letter(test, data))
-            self._waiting += len(data)
+            letter = _Letter(next(self._numbers), test, data)
+            (self._letters if test in self._indexes else self._for_later).append(letter)
+            self._waiting += letter.size
             self._deliver()
             while self._waiting > MAX_WAITING:
-                self._waiting -= len(self._letters.popleft().data)
+                queues = [queue for queue in (self._letters, self._for_later) if queue]
+                self._waiting -= min(queues, key=lambda queue: queue[0].number).popleft().size
                 if not self._overflows:
                     self._overflows = True
                     log.info("%s takes inputs of the others too slowly; the oldest are lost", self._owner)
@@ -77,21 +96,14 @@ class Mailbox:
             self._deliver()
 
     def _deliver(self) -> None:
-        """Inputs of tests that the child does not fuzz now are kept for the next one."""
         if self._write is None:
             return
-        kept: deque[_Letter] = deque()
         while self._flush() and self._letters:
             letter = self._letters.popleft()
-            index = self._indexes.get(letter.test)
-            if index is None:
-                kept.append(letter)
-                continue
-            self._waiting -= len(letter.data)
-            body = BroadcastFuzzInput(index, letter.data).serialize()
+            self._waiting -= letter.size
+            body = BroadcastFuzzInput(self._indexes[letter.test], letter.data).serialize()
             self._begun = memoryview(client_bytes(ClientTag.NEW_FUZZ_INPUT, body))
-        self._letters.extendleft(reversed(kept))
-        self._overflows = self._overflows and bool(self._letters)
+        self._overflows = self._overflows and bool(self._letters or self._for_later)
 
     def _flush(self) -> bool:
         """Whether the last message is written whole."""

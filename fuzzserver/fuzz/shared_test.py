@@ -1,5 +1,6 @@
 """A fuzz test since Zig 0.16, which shares the instances of its target with the other tests there."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from fuzzserver.fuzz.worker import FuzzTest
 from fuzzserver.status import TestStatus
 
 __all__ = ["SharedTest"]
+
+log = logging.getLogger(__name__)
 
 STATES = ("fuzzing", "restarting", "waiting", "crashed")
 """What is said of the test if instances do not agree: the first of these."""
@@ -31,6 +34,7 @@ class SharedTest(FuzzedTest):
         """A bit for each point."""
         self._instances: dict[int, tuple[str, str]] = {}
         """State and text in each."""
+        self._is_noisy = False
 
     @property
     def status(self) -> TestStatus:
@@ -74,6 +78,20 @@ class SharedTest(FuzzedTest):
                 restarts=self._status.restarts + restarts,
             )
         self.changed()
+
+    def note_noise(self, instance: int, why: str) -> None:
+        """In its turn, an instance ceased to be understood. Said once: each of its processes may do so."""
+        if not self._is_noisy:
+            self._is_noisy = True
+            log.warning(
+                "instance %d cannot be understood any more since '%s' had its turn (%s): what it finds is "
+                "not handed on to other instances, and all its runs are counted for that test. A test that "
+                "writes to stdout does this, for the fuzzer speaks there: print to stderr instead, with "
+                "std.debug.print",
+                instance,
+                self.test.name,
+                why,
+            )
 
     def move(self, test: FuzzTest) -> None:
         """It is part of another build from now on."""

@@ -149,7 +149,8 @@ class FuzzProcess:
     def end(self, hurry: bool = True) -> None:
         """Have it end, without that being its fault. Without ``hurry``, one that just fails may say how."""
         self._hurry = hurry
-        self._asked_at = time.monotonic()
+        if not self._asked.is_set():
+            self._asked_at = time.monotonic()
         self._asked.set()
         self.turn.cancel()
 
@@ -169,6 +170,8 @@ class FuzzProcess:
                 status = child.wait()
             if self._told_enough:
                 status = -signal.SIGABRT  # As it would have ended.
+            elif why == "ended" and self._asked.is_set() and status == -signal.SIGKILL:
+                why, how = "asked", "was ended"  # Along with all others.
             self._count()
         finally:
             self._said.close()
@@ -194,6 +197,9 @@ class FuzzProcess:
     def _handle(self, message: ServerMessage, child: PipedChild) -> None:
         """Do what one message means."""
         raise NotImplementedError
+
+    def _lose(self, why: MessageError) -> None:
+        """What it says from now on is not understood; nothing is lost if it had no more to say."""
 
     def _tick(self) -> None:
         """Called some times a second, after its runs were counted."""
@@ -223,6 +229,7 @@ class FuzzProcess:
                         child.kill()
                         return "protocol", f"broke the protocol ({error}) and was ended"
                     self._deaf = True
+                    self._lose(error)
             if self._asked.is_set() and (self._hurry or not self._has_last_words):
                 child.kill()
                 return "asked", "was ended"
@@ -270,7 +277,11 @@ class FuzzProcess:
         return self._spoke is not None and time.monotonic() - self._spoke < STACK_WAIT
 
     def _open_coverage(self, coverage_id: int) -> None:
-        """Begin to count; it has made no run yet."""
+        """Begin to count; it has made no run yet. To hear the same again changes nothing."""
+        if self._coverage is not None:
+            if coverage_id != self._coverage_id:
+                raise MessageError(f"its coverage id was {self._coverage_id:x}, and now is {coverage_id:x}")
+            return
         self._coverage_id = coverage_id
         try:
             path = self.test.step.coverage_file_path(coverage_id, self.cache_root)

@@ -26,6 +26,7 @@ __all__ = [
     "ServerReader",
     "ZigRelease",
     "is_newer",
+    "number_of",
     "release_of",
 ]
 
@@ -139,7 +140,14 @@ RELEASES = (_0_14, _0_15, _0_16, _0_17)
 """All that are known, the oldest first. Newer ones are taken for the last."""
 OLDEST, NEWEST = RELEASES[0], RELEASES[-1]
 
-_VERSION = re.compile(r"(\d+)\.(\d+)\.")
+# The rest is of one line, and of bytes that can be shown anywhere.
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.[0-9][!-~]{0,100}")
+
+
+def number_of(version: str) -> tuple[int, int] | None:
+    """The first two of ``0.14.1``, say, or of ``0.16.0-dev.3061+9b1eaad13``; None if it is no version."""
+    match = _VERSION.fullmatch(version)
+    return match and (int(match[1]), int(match[2]))
 
 
 def release_of(version: str) -> ZigRelease | None:
@@ -147,17 +155,16 @@ def release_of(version: str) -> ZigRelease | None:
 
     Versions of the future are taken for the newest: ``is_newer`` tells.
     """
-    match = _VERSION.match(version)
-    if match is None:
+    number = number_of(version)
+    if number is None:
         return None
-    number = (int(match[1]), int(match[2]))
     return next((release for release in reversed(RELEASES) if release.number <= number), None)
 
 
 def is_newer(version: str) -> bool:
     """Whether ``version`` is of a release that nobody has tried."""
-    match = _VERSION.match(version)
-    return match is not None and (int(match[1]), int(match[2])) > NEWEST.number
+    number = number_of(version)
+    return number is not None and number > NEWEST.number
 
 
 @dataclass(frozen=True, slots=True)

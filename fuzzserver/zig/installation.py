@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fuzzserver.errors import ZigNotFound, ZigProcessFailed, ZigTimeout, ZigUnsupported
-from fuzzserver.wire.release import NEWEST, OLDEST, ZigRelease, is_newer, release_of
+from fuzzserver.wire.release import NEWEST, OLDEST, ZigRelease, is_newer, number_of, release_of
 from fuzzserver.zig.process import (
     COMPILER_LIMITS,
     ChildGroup,
@@ -81,8 +81,13 @@ class Zig:
 
     @cached_property
     def release(self) -> ZigRelease:
-        """How this version speaks and behaves; ZigUnsupported if it is older than all that are known."""
+        """How this version speaks and behaves; ZigUnsupported if it is too old, or no version."""
         version = self.version
+        if number_of(version) is None:
+            self.forget()
+            raise ZigUnsupported(
+                f"'{self.path} version' printed no version, but {version[:100]!r}; is it a Zig compiler?"
+            )
         release = release_of(version)
         if release is None:
             self.forget()
@@ -122,8 +127,11 @@ class Zig:
 
     def _parse_lib_dir(self, text: str) -> Path:
         try:
+            lib_dir = _lib_dir_in_zon(text) or json.loads(text)["lib_dir"]
+            if b"\0" in os.fsencode(lib_dir):
+                raise ValueError("no path has a NUL")
             # The path may be relative to where the command ran.
-            return Path("/", _lib_dir_in_zon(text) or json.loads(text)["lib_dir"])
+            return Path("/", lib_dir)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ZigProcessFailed(f"'{self.path} env' printed no lib_dir: {text[:200]!r}") from error
 

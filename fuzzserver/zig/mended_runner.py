@@ -1,8 +1,9 @@
-"""Zig 0.16's own test runner, mended so that it compiles for the fuzzer.
+"""Zig 0.16's own test runner, mended so that it compiles for the fuzzer, and prepares what a test may use.
 
 Where it prints the trace of an error that a fuzz test returned, it calls the function for another kind of
-trace. That is compiled in fuzz mode only, and only with error tracing, as in Debug builds. The copy that
-is made of it here differs in that one name.
+trace. That is compiled in fuzz mode only, and only with error tracing, as in Debug builds. And while it
+fuzzes, it leaves ``std.testing.io`` and ``std.testing.environ`` undefined, so that a test crashes that uses
+them. The copy that is made of it here differs in that one name, and in that it sets these two.
 """
 
 import contextlib
@@ -26,6 +27,12 @@ _WRONG = b"writeStackTrace"
 _RIGHT = b"writeErrorReturnTrace"
 _CALL = re.compile(rb"(\(@errorReturnTrace\(\)\) \|(\w+)\| \{\s+std\.debug\.)" + _WRONG + rb"(?=\(\2, )")
 
+_OWN_IO = re.compile(
+    rb"var io_instance: Io\.Threaded = (\.init\(gpa, \.\{[^{}]*\.environ = init\.environ,\s+\}\));"
+)
+"""What it makes for itself when it is told to fuzz: the same is made for the tests."""
+_IO_OF_TESTS = rb"\g<0> testing.io_instance = \1; testing.environ = init.environ;"
+
 NO_ERROR_TRACING = ["-fno-error-tracing"]
 
 
@@ -42,6 +49,7 @@ def fuzz_runner_args(zig: Zig, folder: Path) -> list[str]:
         text = runner.read_bytes()
         mended, found = _CALL.subn(rb"\1" + _RIGHT, text)
         if found:
+            mended = _OWN_IO.sub(_IO_OF_TESTS, mended)
             copy = folder / hashlib.sha256(mended).hexdigest()[:16] / runner.name
             _write(copy, mended)
             return ["--test-runner", str(copy)]
@@ -59,8 +67,8 @@ def fuzz_runner_args(zig: Zig, folder: Path) -> list[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """At once, as another compile may be reading it. Its name says what is in it."""
-    if path.exists():
+    """At once, as another compile may be reading it, and only if it is not there as it should be."""
+    if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent)

@@ -13,8 +13,9 @@ const NOWHERE = /^\?\?\?:\?:\?: /;
 const SEVERITY = /^(error|warning|note|thread \d+ panic)(?:\(\w+\))?:/;
 // Fewer frames are not worth a click.
 const FOLD_FROM = 3;
-// Zig's own files, which are seldom where the mistake is.
-const LIBRARY = /(?:^|\/)lib\/(?:zig\/)?(?:std|compiler|compiler_rt|fuzzer)(?:\/|\.zig$)/;
+// Zig's own files, which are seldom where the mistake is, and our copy of one of them.
+const LIBRARY =
+  /(?:^|\/)(?:lib\/(?:zig\/)?(?:std|compiler|compiler_rt|fuzzer)(?:\/|\.zig$)|\.zig-cache\/fuzzserver\/runner\/)/;
 
 /** The text without what is meant for a terminal. */
 export function withoutEscapes(text) {
