@@ -271,7 +271,7 @@ def _add_serve(commands: "argparse._SubParsersAction[Parser]", parents: list[Par
         type=Path,
         required=True,
         metavar="FILE",
-        help="its coverage file: in .zig-cache/v/ after 'zig build test --fuzz'; after 'fuzzserver run' in "
+        help="its coverage file: in .zig-cache/v/ after Zig's own fuzzing; after 'fuzzserver run' in "
         ".zig-cache/fuzzserver/TARGET/TEST/v/, or since Zig 0.16 in TARGET/all_tests-HASH/instanceN/v/, one "
         "for each instance ('fuzzserver report' joins them)",
     )

@@ -173,8 +173,8 @@ def add_limits(options: "argparse._ActionsContainer", hang: int) -> None:
         type=seconds,
         default=float(hang),
         metavar="SECONDS",
-        help=f"a run that takes longer is ended, and hangs (default: {hang}); with a few seconds, a test that "
-        "looks up its stack trace may be taken for one that hangs",
+        help=f"a run that takes longer is ended, and hangs (default: {hang}); a test that fails may need "
+        "some seconds for its stack trace",
     )
     options.add_argument(
         "--memory-limit",

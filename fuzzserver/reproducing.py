@@ -15,12 +15,20 @@ from fuzzserver.console import StatusLine, printable
 from fuzzserver.environment import cache_dir_of, zig_of
 from fuzzserver.errors import InputError
 from fuzzserver.exit_code import ExitCode
-from fuzzserver.findings import Finding, FindingStore, find_finding, write_whole, zig_string_literal
+from fuzzserver.findings import (
+    Finding,
+    FindingStore,
+    find_finding,
+    input_note,
+    write_whole,
+    zig_string_literal,
+)
 from fuzzserver.fuzz.analysis import make_reproducer
 from fuzzserver.fuzz.failure import Failure, Kind
 from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import MIB
+from fuzzserver.report.words import count
 from fuzzserver.signals import wait_for
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
@@ -39,6 +47,8 @@ def repro(args: argparse.Namespace) -> int:
     def run(reproducer: Reproducer) -> Failure | None:
         data = _exact_input(store, finding, reproducer)
         log.info("running '%s' with %d bytes: %s", finding.test, len(data), zig_string_literal(data))
+        if note := input_note(store.get(finding.id) or finding):
+            log.info("%s", note)
         return reproducer.run(data)
 
     failure = _with_reproducer(args, finding, run)
@@ -108,6 +118,9 @@ def minimize(args: argparse.Namespace) -> int:
         smallest,
     )
     sizes = f"{len(data)} bytes are now {len(smallest)}"
+    if len(smallest) == len(data):
+        simpler = "" if smallest == data else ", but simpler"
+        sizes = f"the input could not be made shorter than {count(len(data), 'byte')}{simpler}"
     _print(f"finding {finding.id}: {sizes}: {zig_string_literal(smallest)}")
     return ExitCode.CLEAN
 

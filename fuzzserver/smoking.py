@@ -216,8 +216,10 @@ def _built(deadline: Deadline, session: FuzzSession) -> str:
         except NotYet:
             continue
         except Failed as error:
-            advice = "try again on a less busy machine, or with --cache-dir FOLDER, where what is built is kept"
-            raise ZigTimeout(f"{error}, and the build goes on: {advice}") from None
+            raise ZigTimeout(
+                f"{error}, and the build goes on: try again while the machine is less busy, or with "
+                "--cache-dir FOLDER, where what is built is kept"
+            ) from None
     tests = [test for target in session.targets for test in target.tests]
     return f"{_count(len(tests), 'fuzz test')} in {_count(len(session.targets), 'executable')}"
 

@@ -50,6 +50,9 @@ def test_run(version: str, zig_cache: Path, tmp_path) -> None:
         done = run_cli(project, "repro", found["id"], *common)
         assert done.returncode == 3, done.stderr
         assert "testOne" in done.stderr
+        is_of_smith = found["form"] == "smith"
+        assert is_of_smith == (version >= "0.16")
+        assert ("values that std.testing.Smith makes of them" in done.stderr) == is_of_smith
 
 
 @every_zig

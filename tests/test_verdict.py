@@ -85,7 +85,7 @@ def test_summary() -> None:
     one = target(TestStatus("a", "fuzzing", n_runs=1000), TestStatus("b", "stopped", n_runs=234))
     two = target(TestStatus("c", "crashed", n_runs=1))
     assert summary_text([one, two], 1, 1235, 61.5, []) == (
-        "1 finding in 1:01; 1,235 runs in all of 3 fuzz tests in 2 executables"
+        "1 finding in 1:01; 1,235 runs of 3 fuzz tests in 2 executables"
     )
 
 
@@ -104,7 +104,7 @@ def test_what_was_not_fuzzed() -> None:
         [TestStatus("quiet", "waiting"), TestStatus("odd", "failed", "No.\nmore", n_runs=3)],
     )
     assert text.splitlines() == [
-        "0 findings in 5 s; 1 run in all of 2 fuzz tests in 4 executables",
+        "0 findings in 5 s; 1 run of 2 fuzz tests in 4 executables",
         "  a.zig failed: a.zig:1:1: error: no",
         "  b.zig never started: It has no fuzz tests.",
         "  c.zig failed: unknown",
