@@ -270,7 +270,7 @@ if instance == 1 and len(names) == 2:
         time.sleep(1000)
 fuzz("b")
 """
-    one, two = group.start(group.script(code), "a", "b", hang=1.0)
+    one, two = group.start(group.script(code), "a", "b", hang=3.0)
     eventually(lambda: two.session_runs, "the other does not run")
     other = group.pid(0)
     group.told.wait_for(lambda: group.failures, "nobody notices")
