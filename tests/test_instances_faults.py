@@ -54,6 +54,34 @@ class Gate:
         self._opened.set()
 
 
+def test_input_of_the_corpus_that_fails(group: Group) -> None:
+    """It is left out of the corpus, which instances run when they begin; else none would come further."""
+    code = """
+import glob
+turn("a")
+tried("a", b"poison")
+while not os.path.exists("go"):
+    run()
+    time.sleep(0.01)
+if any(open(path, "rb").read() == b"poison" for path in glob.glob(folder + "/f/*/[01]")):
+    os.write(2, b"thread 1 panic: poisoned\\n")
+    os.abort()
+fuzz("a")
+"""
+    (test,) = group.start(group.script(code), "a", count=1)
+    group.wait_for_runs(test)
+    folder = test.corpus.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "0").write_bytes(b"poison")
+    (folder / "1").write_bytes(b"good")
+    (group.folder / "go").touch()
+    group.told.wait_for(lambda: group.failures, "it does not fail")
+    eventually(lambda: test.status.state == "fuzzing", "it does not go on")
+    assert [each.size for each in test.corpus.inputs()] == [len(b"good")]
+    assert test.corpus.input(0) == b"good"
+    assert len(group.failures) == 1
+
+
 def test_end_while_left_out(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time is over for which a test is left out that has ended, the others are not interrupted."""
     monkeypatch.setattr(backoff, "FIRST_DELAY", 30.0)

@@ -266,6 +266,7 @@ class _InstanceRun:
             suspects = [culprit]
             end = replace(end, test=built, n_runs=worker.runs_of(built), total_runs=culprit.session_runs)
             how = culprit.judge(end, data)
+            culprit.corpus.forget(data)  # Each instance that begins with it would fail.
         else:
             suspects = tests
             how = tests[0].describe(end)

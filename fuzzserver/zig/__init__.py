@@ -3,7 +3,8 @@
 * ``process`` -- a child with pipes, drained at once, ended for sure
 * ``installation`` -- where Zig is and which version
 * ``compile_client`` -- ``ZigCompileClient``: one compile through the compiler's server protocol
-* ``wasm`` -- the command that builds a page's wasm
+* ``wasm`` -- the commands that build the wasm of pages
+* ``build_web`` -- the page of Zig 0.15 and later, and its compiler
 * ``page_compiler`` -- which compiler does: the user's, or one that can
 * ``mended_runner`` -- what Zig 0.16 needs for a build in fuzz mode to compile
 * ``test_runner`` -- asking a test executable for its tests
