@@ -114,9 +114,13 @@ def _parse_chunks(data: bytes) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def connected(port: int, timeout: float = WAIT) -> Iterator[socket.socket]:
-    """A connection to a server on this machine."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+def connected(port: int, timeout: float = WAIT, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
+    """A connection to a server on this machine; the system takes about ``receive_buffer`` bytes for it."""
+    with socket.socket() as connection:
+        if receive_buffer:  # Once it is connected, the other side has been promised more.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(timeout)
+        connection.connect(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield connection
 
