@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from struct import pack
 
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SourceIndexHeader, ToClientTag
 from tests.support_web import request
@@ -20,13 +19,10 @@ TEST = "main.test.fuzz example"
 @every_zig
 def test_run(version: str, zig_cache: Path, tmp_path) -> None:
     """Unchanged, it is instrumented and shown, and the bug in it is found, kept, reproduced and judged."""
-    report, seeds = tmp_path / "report.json", tmp_path / "seeds"
+    report = tmp_path / "report.json"
     common = ("--zig", zig_of(version).path, "--cache-dir", zig_cache)
-    seeds.mkdir()
-    if version == "0.17.0":
-        (seeds / "long").write_bytes(long_input())
     with zig_init_project(version) as project:
-        with running(project, "run", "--corpus", seeds, "--report", f"json={report}", *common) as cli:
+        with running(project, "run", "--report", f"json={report}", *common) as cli:
             check_page(cli)
             findings = cli.wait_for(
                 "/findings.json", lambda answer: any(each["reproduces"] for each in answer["findings"])
@@ -105,19 +101,3 @@ def own_fuzzer(version: str, project: Path, log: Path) -> Iterator[None]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def long_input() -> bytes:
-    """An input for the test of 0.17 that does not fail, of which the fuzzer makes some that do.
-
-    That test fails when a list of nearly 5 KB is moved: until then, the allocator of 0.17 lets it grow where
-    it is. Starting from nothing, Zig's own fuzzer does not get there in a million runs either.
-    """
-    add, duplicate = pack("<BQ", 0, 0), pack("<BQ", 0, 1)  # Each behind the answer that it goes on.
-    text = b"abcdefghijklmno"
-    stream, size = add + pack("<Q", len(text)) + text, len(text)
-    for _ in range(142):
-        length = min(32, size)
-        stream += duplicate + pack("<QQ", length, size - length)
-        size += length
-    return stream + b"\1"

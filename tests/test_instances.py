@@ -15,6 +15,7 @@ from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.turns import Turns
 from fuzzserver.instance_input import read_instance_input
 from fuzzserver.step import FuzzRunStep
+from fuzzserver.wire.messages import ClientTag
 from fuzzserver.zig.compile_client import ZigCompileClient
 from tests.support_instances import COVERAGE_ID, Group
 from tests.support_time import eventually
@@ -453,6 +454,26 @@ fuzz("a")
     test.stop()
     group.stop()
     assert [path.read_bytes() for path in (folder / "a").iterdir()] == [b"kept"]
+
+
+def test_long_inputs(group: Group) -> None:
+    """Now and then, an instance is given inputs that were found, joined to a long one."""
+    code = """
+turn("b")
+while True:
+    run(1000)
+    time.sleep(0.005)
+    while arrived():
+        tag, body = receive()
+        note(tag=tag, index=struct.unpack_from("<I", body)[0], data=body[4:].decode())
+"""
+    _, two = group.start(group.script(code), "a", "b", count=1)
+    two.corpus.add([b"\0found\1"], 0)
+    eventually(lambda: group.notes(tag=ClientTag.NEW_FUZZ_INPUT), "it is given nothing")
+    for note in group.notes(tag=ClientTag.NEW_FUZZ_INPUT):
+        assert note["index"] == 1
+        assert set(note["data"].removesuffix("\1").split("\0")[1:]) == {"found"}
+        assert len(note["data"]) >= 256
 
 
 SOURCE = """

@@ -18,6 +18,7 @@ from fuzzserver.coverage.queue import Msg
 from fuzzserver.errors import FuzzServerError
 from fuzzserver.fuzz.backoff import Backoff, blames_the_test
 from fuzzserver.fuzz.instance import InstanceWorker, instance_folder
+from fuzzserver.fuzz.long_inputs import LongInputs
 from fuzzserver.fuzz.mailbox import Mailbox
 from fuzzserver.fuzz.shared_test import SharedTest
 from fuzzserver.fuzz.turns import Turn, Turns
@@ -114,6 +115,7 @@ class _InstanceRun:
         self._backoffs: dict[SharedTest, Backoff] = {}
         self._rests: dict[SharedTest, float] = {}
         """Until when a test is left out."""
+        self._long_inputs: dict[SharedTest, LongInputs] = {}
 
     def look_again(self, ended: SharedTest | None = None, hurry: bool = True) -> None:
         """The tests have changed: one has ended, or any."""
@@ -163,6 +165,7 @@ class _InstanceRun:
         for test in [test for test in self._backoffs if test not in kept]:
             del self._backoffs[test]
             self._rests.pop(test, None)
+            self._long_inputs.pop(test, None)
             if self.number == 0:
                 test.tidy()
 
@@ -254,6 +257,10 @@ class _InstanceRun:
         points = int.from_bytes(bits, "little")
         test.count(runs, points & ~self._known_points)
         self._known_points |= points
+        if test not in self._long_inputs:
+            self._long_inputs[test] = LongInputs(test.corpus, self._group.seed + self.number)
+        if long_input := self._long_inputs[test].after(runs):
+            self.mailbox.put(test.test.name, long_input)
 
     def _note_end(
         self, tests: list[SharedTest], end: WorkerEnd, worker: InstanceWorker | None, lived: float
