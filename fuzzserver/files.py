@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-__all__ = ["append_regular", "open_regular", "read_regular", "remove_oldest"]
+__all__ = ["append_regular", "open_regular", "read_end", "read_regular", "remove_oldest"]
 
 
 def open_regular(path: Path | str, flags: int = 0) -> int:
@@ -38,6 +38,13 @@ def read_regular(path: Path | str, limit: int, flags: int = 0) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"{size} bytes are more than the {limit} that it may have", str(path))
+        return file.read(size)
+
+
+def read_end(path: Path | str, size: int) -> bytes:
+    """The last ``size`` bytes of ``path``, or all if it has not so many; OSError if it is no regular file."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
         return file.read(size)
 
 

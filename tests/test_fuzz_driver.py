@@ -15,7 +15,7 @@ from fuzzserver.fuzz import backoff, watch
 from fuzzserver.fuzz.budget import Ending
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import FuzzOptions
-from fuzzserver.fuzz.target import NoFuzzTests
+from fuzzserver.fuzz.target import FuzzTarget, NoFuzzTests
 from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.status import Progress, TargetStatus, TestStatus
 from fuzzserver.step import FuzzRunStep
@@ -312,6 +312,14 @@ def test_end_while_it_is_built(make: Make, server: Server, work: Path) -> None:
         driver.start(builds)
     assert driver.started is None
     assert "fuzzing" not in [state for state, _ in server.statuses()]
+
+
+def test_worker_that_comes_too_late(make: Make, work: Path) -> None:
+    """Of a rebuild that is done while the session ends, no worker is started, and none is waited for."""
+    driver = make(lively_command(work))
+    driver._ending.set()
+    driver._start_worker(FuzzTarget(lively_command(work), print), pytest.fail)
+    assert driver._running == 0
 
 
 def test_pattern_that_matches_nothing(make: Make, work: Path) -> None:

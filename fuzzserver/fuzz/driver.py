@@ -226,16 +226,17 @@ class FuzzDriver:
                     self._audience.set_status("stopped", "All fuzz workers have ended.")
 
         with self._condition:
-            self._running += 1
-        self._start_thread(f"fuzz-worker-{len(self._threads)}", work)
+            self._running += self._start_thread(f"fuzz-worker-{len(self._threads)}", work)
 
-    def _start_thread(self, name: str, work: Callable[[], None]) -> None:
+    def _start_thread(self, name: str, work: Callable[[], None]) -> bool:
+        """False if the session ends: nobody would wait for it."""
         thread = threading.Thread(target=work, name=name, daemon=True)
         with self._condition:
             if self._ending.is_set():
-                return  # Nobody would wait for it.
+                return False
             thread.start()  # Who finds it in the list may join it.
             self._threads.append(thread)
+            return True
 
     def _watch_budget(self) -> None:
         """Until something is used up, or nobody is left who could use it."""

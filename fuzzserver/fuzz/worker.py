@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import CoverageFileError, MessageError
+from fuzzserver.files import read_end
 from fuzzserver.fuzz.endless_trace import EndlessTrace
 from fuzzserver.fuzz.said import SaidLines
 from fuzzserver.fuzz.turns import Turn
@@ -185,7 +186,7 @@ class FuzzProcess:
             self._stderr.text,
             self.n_runs,
             self.total_runs,
-            log.read_text(errors="replace")[-MAX_STDERR:] if log.is_file() else "",
+            _last_words(log),
         )
 
     def _begin(self, child: PipedChild) -> None:
@@ -340,6 +341,13 @@ class FuzzProcess:
         self.set_state("fuzzing")
         child.kill(signal.SIGCONT)
         return True
+
+
+def _last_words(log: Path) -> str:
+    try:
+        return read_end(log, MAX_STDERR).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 class FuzzWorker(FuzzProcess):
