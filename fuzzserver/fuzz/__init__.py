@@ -8,7 +8,8 @@ In the order in which data flows:
 * ``turns``, ``said``, ``worker`` -- one process
 * ``fuzzed_test``, ``backoff`` -- one test, and how long it rests after a failure
 * ``test_run`` -- the life of a test over many workers, until Zig 0.15
-* ``mailbox``, ``instance``, ``shared_test``, ``instances`` -- that of all tests in many instances, since 0.16
+* ``mailbox``, ``instance``, ``shared_test``, ``long_inputs``, ``instances`` -- that of all tests in many
+  instances, since 0.16
 * ``target_runs`` -- which of the two
 * ``failure``, ``endless_trace`` -- what the end of a worker means
 * ``recorder``, ``analysis``, ``reproducer`` -- findings; seeing a failure again, on a shorter input
