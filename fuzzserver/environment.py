@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +17,13 @@ from fuzzserver.access import Access, Limits
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.errors import InputError, ZigError
 from fuzzserver.logbook import Level
+from fuzzserver.signals import wait_for
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.webserver import WebServer
 from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.wire.wyhash import wyhash
 from fuzzserver.zig.installation import Zig, find_zig
+from fuzzserver.zig.process import ChildGroup
 
 __all__ = ["cache_dir_of", "coverage_id_of_file", "serving", "zig_of"]
 
@@ -30,12 +34,31 @@ PAGES = ("fuzzer/web/index.html", "build-web/index.html")
 
 
 def zig_of(args: argparse.Namespace) -> Zig:
-    """The compiler, known to work and to be one that we speak with."""
+    """The compiler, known to work and to be one that we speak with.
+
+    It is asked on a thread of its own. A signal is an exception in the main thread: if it came between the
+    start of the compiler and the note of it, nobody would end that.
+    """
     zig = Zig(find_zig(args.zig), args.zig_timeout)
+    children = ChildGroup()
+    result: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            zig.check_supported(children)
+            result.set_result(None)
+        except Exception as error:
+            result.set_exception(error)
+
+    thread = threading.Thread(target=run, name="zig", daemon=True)
+    thread.start()
     try:
-        zig.check_supported()
+        wait_for(result)
     except ZigError as error:
         raise InputError(str(error)) from error
+    finally:
+        children.stop()
+        thread.join()
     return zig
 
 

@@ -1,7 +1,6 @@
 """The signals that end the program, as an exception in its main thread."""
 
 import atexit
-import concurrent.futures
 import os
 import signal
 import time
@@ -22,7 +21,10 @@ WAKE = 0.2
 """Seconds after which a main thread that waits looks for signals again. One that comes a moment before it
 begins to wait does not end the wait: on a busy machine, Ctrl-C was lost that way."""
 
-LONGEST_END = 10.0
+LOOK = 0.05
+"""Seconds between two looks at whether a result is there."""
+
+LONGEST_END = 30.0
 """Seconds after a signal in which the program ends in good order, for which it needs two at most unless the
 machine is very busy. After that something hangs, a disk say, and is not waited for any longer."""
 
@@ -66,9 +68,15 @@ def take_time(seconds: float) -> None:
 
 
 def wait_for(result: Future[Result]) -> Result:
-    """The result, or its error. For the main thread, where a signal raises instead."""
-    while not result.done():
-        concurrent.futures.wait([result], WAKE)
+    """The result, or its error. For the main thread, where a signal raises instead.
+
+    It looks without a lock: what a signal raises could leave that taken, and who sets the result would wait
+    for ever.
+    """
+    done: list[object] = []
+    result.add_done_callback(done.append)
+    while not done:
+        time.sleep(LOOK)
     return result.result()
 
 

@@ -1,5 +1,6 @@
 """Fixtures: the compiler, projects built with it, and running servers."""
 
+import gc
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fuzzserver.coverage import coverage_map
 from fuzzserver.webserver import WebServer
@@ -16,6 +18,9 @@ from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from tests import support_browser
 from tests.projects import FuzzedPair, fuzz_for_a_moment, locked, write_project
+from tests.support_facts import open_files
+from tests.support_patience import PATIENT
+from tests.support_time import WAIT
 
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
@@ -54,6 +59,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options for what takes too long for every change."""
     parser.addoption("--slow", action="store_true", help="also the tests that take long, and all rounds")
     parser.addoption("--all-zigs", action="store_true", help="also the tests with each release of Zig")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The same examples in each run, unless it is a slow one; none is wrong because the machine is busy."""
+    settings.register_profile(
+        "any machine",
+        deadline=None,
+        derandomize=not config.getoption("--slow"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -105,6 +121,14 @@ def shared_zig_cache(zig_cache: Path) -> Iterator[None]:
         patch.setenv("ZIG_GLOBAL_CACHE_DIR", str(zig_cache))
         # Since 0.17, Zig compiles its "zig build" first: optimized, which takes minutes, if not for this.
         patch.setenv("ZIG_DEBUG_CMD", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_servers() -> Iterator[None]:
+    """Servers bear with clients that a busy machine holds up, where a test does not say how long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(WebServer.__init__.__kwdefaults__, "limits", PATIENT)
         yield
 
 
@@ -182,14 +206,18 @@ def web_server(zig: Zig, zig_cache: Path) -> Iterator[WebServer]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Fails the test if it leaves a thread or a file descriptor behind."""
-    threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), open_files()
     yield
-    # Clients have threads, too, which may take a moment to see that it is over.
-    deadline = time.monotonic() + 5
-    while set(threading.enumerate()) - threads and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert set(threading.enumerate()) - threads == set()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # What only the garbage collector would close is left behind, too.
+    gc.disable()
+    try:
+        # Clients have threads, too, which may take a moment to see that it is over.
+        deadline = time.monotonic() + WAIT
+        while (left := (set(threading.enumerate()) - threads, open_files() - files)) != (set(), set()):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

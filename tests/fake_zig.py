@@ -97,6 +97,15 @@ class Compile:
         self.artifact()
         self.say_success()
 
+    def wait_until_told(self) -> None:
+        """Until the client says what to do: before, it sets our limits and looks at the clock."""
+        os.read(0, 1)
+
+    def sign(self, name: str) -> None:
+        """Once the client waits, let those see where we are who look for a file beside the settings."""
+        self.wait_until_told()
+        (self.folder / name).touch()
+
     def say_success(self) -> None:
         """What a compile without errors says, whatever it has done."""
         send(ERROR_BUNDLE, bytes(8))
@@ -140,6 +149,7 @@ def blind(compile: Compile) -> None:
 def hang(compile: Compile) -> None:
     """Greet, then never say anything again."""
     compile.greet()
+    compile.sign("endless")
     sleep_for_ever()
 
 
@@ -148,6 +158,7 @@ def hang_without_pipes(compile: Compile) -> None:
     """Close both pipes and live on."""
     compile.greet()
     compile.succeed()
+    compile.sign("closing")
     os.close(1)
     os.close(2)
     sleep_for_ever()
@@ -267,6 +278,7 @@ def flood_stdout(compile: Compile) -> None:
 def empty_messages(compile: Compile) -> None:
     """Messages without end, none of which says anything."""
     compile.greet()
+    compile.sign("endless")
     while True:
         os.write(1, struct.pack("<II", 9, 0) * 8192)
 
@@ -275,6 +287,7 @@ def empty_messages(compile: Compile) -> None:
 def endless_stderr(compile: Compile) -> None:
     """Words without end."""
     compile.greet()
+    compile.sign("endless")
     while True:
         os.write(2, b"x" * 65536)
 
@@ -323,6 +336,7 @@ def start_family() -> None:
 @compile_kind
 def eat_memory(compile: Compile) -> None:
     """Take a GiB after the other, up to a TiB; then say how many there were."""
+    compile.wait_until_told()
     taken = []
     with contextlib.suppress(OSError):
         while len(taken) < 1024:
@@ -333,6 +347,7 @@ def eat_memory(compile: Compile) -> None:
 @compile_kind
 def fill_the_disk(compile: Compile) -> None:
     """Write to the end of ever larger files; then say how large the last one was. They have holes."""
+    compile.wait_until_told()
     size = 0
     with contextlib.suppress(OSError), open(compile.folder / "large", "wb") as file:
         while size < 1 << 40:
@@ -439,12 +454,10 @@ def wait_for_file(compile: Compile) -> None:
 
 @compile_kind
 def alone(compile: Compile) -> None:
-    """Fail if another compile is under way."""
-    compile.greet()
+    """Fail if another compile is under way; go on when a file named ``go`` appears beside the settings."""
     (compile.folder / "running").mkdir()
-    time.sleep(0.2)
+    wait_for_file(compile)
     (compile.folder / "running").rmdir()
-    compile.succeed()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from websockets.exceptions import WebSocketException
+
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.fuzz.build import build_tests
 from fuzzserver.fuzz.test_command import TestCommand
@@ -217,9 +219,9 @@ def zig_web_server(
     argv = [str(zig), "build", "test", "--fuzz", "--port", "0", *flags, "--global-cache-dir", str(cache_dir)]
     if lib_dir is not None:
         argv += ["--zig-lib-dir", str(lib_dir)]
-    for _ in range(5):
+    for patience in (15, 15, 30, 60, 120):
         with _running(argv, project) as (port, pid):
-            if _knows_both_tests(port):
+            if _knows_both_tests(port, patience):
                 yield port, pid
                 return
     raise AssertionError("Zig's server never learned of its fuzzers")
@@ -231,7 +233,7 @@ def _running(argv: list[str], project: Path) -> Iterator[tuple[int, int]]:
     with log.open("wb") as stderr:
         process = subprocess.Popen(argv, cwd=project, stderr=stderr, start_new_session=True)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while (found := re.search(r"http://127\.0\.0\.1:(\d+)/", log.read_text(errors="replace"))) is None:
             assert process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < deadline, "Zig's server did not start"
@@ -242,14 +244,14 @@ def _running(argv: list[str], project: Path) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def _knows_both_tests(port: int) -> bool:
-    """Whether a WebSocket client learns of both entry points within a while."""
-    deadline = time.monotonic() + 15
-    with viewer(port, ping_interval=None) as connection:  # That server answers no pings.
-        while (left := deadline - time.monotonic()) > 0:
-            try:
+def _knows_both_tests(port: int, patience: float) -> bool:
+    """Whether a WebSocket client learns of both entry points within so many seconds."""
+    deadline = time.monotonic() + patience
+    try:
+        with viewer(port, ping_interval=None) as connection:  # That server answers no pings.
+            while (left := deadline - time.monotonic()) > 0:
                 if len(watch(connection, "entry_points", timeout=left).entry_points) == 4 + 2 * 4:
                     return True
-            except TimeoutError:
-                break
+    except (OSError, WebSocketException):
+        pass
     return False

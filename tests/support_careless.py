@@ -188,10 +188,10 @@ def one_of_several(patch: pytest.MonkeyPatch) -> None:
 
 
 def deadline_of_each_byte(patch: pytest.MonkeyPatch) -> None:
-    """Who sends something has all its time again."""
+    """Who sends something has all its time again: enough of it for a client that a busy machine holds up."""
 
     def receive(self: Connection, _: float) -> bytes:
-        self.request.settimeout(self._limits.head_seconds)
+        self.request.settimeout(4.0)
         return self.request.recv(connection.READ_BYTES)
 
     patch.setattr(Connection, "_receive", receive)
@@ -234,6 +234,11 @@ def patience_with_silence(patch: pytest.MonkeyPatch) -> None:
             check(self)
 
     patch.setattr(WebSocket, "_check_alive", ask)
+
+
+def cut_off(patch: pytest.MonkeyPatch) -> None:
+    """At the end, viewers are not told that it is one."""
+    patch.setattr(WebSocket, "stop", lambda self: self._connection.shutdown(socket.SHUT_RDWR))
 
 
 # ---------------------------------------------------------------------- files

@@ -55,7 +55,13 @@ class WebsocketsClient(Client):
 
     def __init__(self, url: str) -> None:
         self._stack = ExitStack()
-        options = connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None, max_size=None)
+        options = connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            proxy=None,
+            max_size=None,
+            open_timeout=PATIENCE,
+        )
         self._connection = self._stack.enter_context(options)
 
     def receive(self) -> str | bytes | None:

@@ -29,6 +29,7 @@ from fuzzserver.coverage.tables import Coverage
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.webserver import WebServer
 from fuzzserver.wire.abi import SeenPcsHeader
+from tests.support_facts import open_files
 from tests.support_native import coverage_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,9 +62,9 @@ def say(process: subprocess.Popen[str], text: str) -> str:
     return process.stdout.readline()
 
 
-def descriptors(pid: int | str = "self") -> int:
-    """How many file descriptors a process has."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def opened_in(folder: Path) -> int:
+    """How many files of a folder this process has open, be they deleted by now."""
+    return sum(target.startswith(f"{folder}/") for _, target in open_files())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from tests.support_careless import (
     SwitchOff,
     any_kind_of_file,
     any_port,
+    cut_off,
     data_like_pages,
     deadline_of_each_byte,
     for_all_origins,
@@ -53,6 +54,8 @@ class Defence:
     """Its node id in the folder of tests."""
     says: str
     """A part of what the test says then: it fails for this reason and for no other."""
+    in_vain: bool = False
+    """Whether the test waits then for what never comes."""
 
 
 BYTEWISE = "test_probes.py::test_probe_byte_by_byte"
@@ -153,7 +156,7 @@ ANSWERS = (
         "no header out of another",
         put("web.response._VALUE", re.compile(".*", re.DOTALL)),
         "test_refusals.py::test_response_splitting",
-        "DID NOT RAISE ValueError",
+        "DID NOT RAISE",
     ),
 )
 
@@ -169,8 +172,8 @@ REQUESTS = (
     Defence(
         "no space before a colon",
         mended(rb" +:", b":"),
-        f"{BYTEWISE}[space before the colon of Host]",
-        "[200] == [400]",
+        f"{HEAD_PROBE}[space before the colon of Host]",
+        "None == 400",
     ),
     Defence(
         "one Content-Length",
@@ -230,28 +233,39 @@ REQUESTS = (
 
 CONNECTIONS = (
     Defence(
-        "deadline of a head", limits(head_seconds=FOR_EVER), f"{SLOW}[slow target]", "bears with it for ever"
+        "deadline of a head",
+        limits(head_seconds=FOR_EVER),
+        f"{SLOW}[slow target]",
+        "bears with it for ever",
+        in_vain=True,
     ),
     Defence(
         "one deadline for all of a head",
         deadline_of_each_byte,
         f"{SLOW}[slow target]",
         "bears with it for ever",
+        in_vain=True,
     ),
     Defence(
-        "deadline of a body", limits(body_seconds=FOR_EVER), f"{SLOW}[slow body]", "bears with it for ever"
+        "deadline of a body",
+        limits(body_seconds=FOR_EVER),
+        f"{SLOW}[slow body]",
+        "bears with it for ever",
+        in_vain=True,
     ),
     Defence(
         "deadline of a handshake",
         limits(head_seconds=FOR_EVER),
         "test_entrance.py::test_silence_instead_of_a_handshake",
         "bears with it for ever",
+        in_vain=True,
     ),
     Defence(
         "deadline of an answer",
         limits(write_seconds=FOR_EVER),
         "test_server_limits.py::test_slow_readers_are_dropped",
         "assert time.monotonic() < begun",
+        in_vain=True,
     ),
     Defence(
         "bytes that wait for slow readers",
@@ -264,6 +278,7 @@ CONNECTIONS = (
         limits(connections=NO_LIMIT, head_seconds=FOR_EVER),
         "test_server_limits.py::test_too_many_connections",
         "TimeoutError",
+        in_vain=True,
     ),
     Defence("number of viewers", limits(viewers=NO_LIMIT), OF_503, "101 == 503"),
     Defence("number of archives", limits(archives=NO_LIMIT), OF_503, "200 == 503"),
@@ -273,12 +288,13 @@ CONNECTIONS = (
         put("web.server.HttpServer.request_queue_size", 5),
         "test_server_limits.py::test_burst_waits_to_be_accepted",
         "TimeoutError",
+        in_vain=True,
     ),
     Defence(
         "pause if nothing can be accepted",
         put("web.server.ACCEPT_PAUSE", 0.0),
         f"test_server_limits.py::test_connections_that_cannot_be_accepted[{errno.EMFILE}]",
-        "> (7 * 0.09)",
+        "> 0.09",
     ),
     Defence(
         "no waiting for parts",
@@ -313,18 +329,21 @@ WEB_SOCKETS = (
         limits(message_bytes=NO_LIMIT),
         "test_web_socket.py::test_violations[whole]",
         "still open after",
+        in_vain=True,
     ),
     Defence(
         "messages a second",
         limits(messages_per_second=float(NO_LIMIT)),
         "test_web_socket.py::test_allowance_comes_back",
         "still open after",
+        in_vain=True,
     ),
     Defence(
         "end of who does not answer",
         patience_with_silence,
         "test_web_socket.py::test_silent_client_is_asked_and_dropped",
         "TimeoutError",
+        in_vain=True,
     ),
     Defence(
         "no compression",
@@ -334,7 +353,7 @@ WEB_SOCKETS = (
     ),
     Defence(
         "good-bye at the end",
-        put("web.web_socket.WebSocket.stop", lambda _: None),
+        cut_off,
         "test_session.py::test_stopping_server_says_good_bye",
         "no close frame received",
     ),
@@ -369,19 +388,19 @@ FILES = (
         "no links out of the sources",
         put("web.source_files._is_below", lambda *_: True),
         "test_served_files.py::test_folder_in_a_folder_is_no_way_out",
-        "DID NOT RAISE OSError",
+        "DID NOT RAISE",
     ),
     Defence(
         "no secret names",
         put("web.source_files._check_name", lambda _: None),
         "test_served_files.py::test_secret_names[.ssh/config]",
-        "DID NOT RAISE OSError",
+        "DID NOT RAISE",
     ),
     Defence(
         "no files of the system",
         put("web.source_files._SYSTEM", NEVER),
         "test_served_files.py::test_files_of_the_system[/proc/self/environ]",
-        "DID NOT RAISE OSError",
+        "DID NOT RAISE",
     ),
     Defence(
         "opened is what was looked at",
@@ -400,6 +419,7 @@ FILES = (
         without_flag("O_NONBLOCK"),
         "test_served_files.py::test_lease_keeps_nobody_waiting",
         "'None' == 'Resource tem",
+        in_vain=True,
     ),
     Defence(
         "no links in place of inputs",
@@ -427,6 +447,7 @@ COMPILERS = (
         put("zig.process.end_carriers", lambda *_: None),
         "test_compiler_faults.py::test_what_outlives_a_good_compile",
         "a child lives on",
+        in_vain=True,
     ),
     Defence(
         "results of compilers",

@@ -1,14 +1,15 @@
 """A server whose WebSockets say what they hear: what test suites for WebSockets talk to."""
 
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from wsproto.events import BytesMessage, TextMessage
 
 from fuzzserver import WebServer
-from fuzzserver.access import Limits
 from fuzzserver.web.web_socket import WebSocket
+from tests.support_patience import PATIENT
 
-LIMITS = Limits(message_bytes=32 << 20, messages_per_second=1_000_000_000)
+LIMITS = replace(PATIENT, message_bytes=32 << 20, messages_per_second=1_000_000_000)
 """What the suites send goes beyond what viewers may."""
 
 

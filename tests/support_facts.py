@@ -1,6 +1,8 @@
 """What can be seen of a server's process from outside."""
 
+import contextlib
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,15 @@ def facts(pid: int) -> Facts:
     )
 
 
+def open_files(pid: int | str = "self") -> set[tuple[str, str]]:
+    """The file descriptors of a process: the number of each, and what it leads to, which no other has."""
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # It is closed by now, as is that of this very listing.
+            found.add((number, os.readlink(f"/proc/{pid}/fd/{number}")))
+    return found
+
+
 def reset_peak(pid: int) -> None:
     """Have ``peak`` be that of the time from now on."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -57,6 +68,18 @@ def held(port: int) -> set[int]:
         if local == f"0100007F:{port:04X}" and state in (ESTABLISHED, CLOSE_WAIT):
             found.add(int(remote.rpartition(":")[2], 16))
     return found
+
+
+def unread(port: int, client: socket.socket) -> bool:
+    """Whether a server on ``port`` has yet to read some of what a client has sent."""
+    ends = {port, client.getsockname()[1]}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, *addresses, _, queues, _ = line.split(maxsplit=5)
+        if {int(each.rpartition(":")[2], 16) for each in addresses} == ends:
+            sending, received = (int(each, 16) for each in queues.split(":"))
+            if (received if addresses[0].endswith(f":{port:04X}") else sending) > 0:
+                return True
+    return False
 
 
 def slope(values: list[tuple[float, float]]) -> tuple[float, float]:

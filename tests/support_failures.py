@@ -3,12 +3,20 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from fuzzserver.fuzz import reproducer
 from fuzzserver.paths import repro_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
+from tests.support_fuzzing import PATIENCE
+from tests.support_time import Clock
 from tests.support_zig_sources import write
 
 WELL_UNDER_WAY = b"well under way"
 """What the tests that never end write when they are where they are to be interrupted."""
+
+SPINNING = "spinning"
+"""The file that the silent one of them makes in its folder then."""
 
 FAILING = """
 const std = @import("std");
@@ -170,12 +178,15 @@ pub fn spin() void {
 }
 
 pub fn spinSilently() void {
+    (std.fs.cwd().createFile("spinning", .{}) catch unreachable).close();
     while (true) std.atomic.spinLoopHint();
 }
 
 var taken: usize = 0;
 
+/// Who is to notice may be slow, and the machine has other uses for its memory.
 pub fn take() !void {
+    if (taken == 600) while (true) std.atomic.spinLoopHint();
     const buffer = try std.testing.allocator.alloc(u8, 1 << 20);
     std.mem.doNotOptimizeAway(buffer);
     taken += 1;
@@ -209,6 +220,24 @@ def build_failing(client: ZigCompileClient, work: Path, *flags: str) -> Path:
 def build_repro(client: ZigCompileClient, work: Path) -> Path:
     """These tests with the runner that reproduces."""
     return build_failing(client, work, "--test-runner", str(repro_runner()))
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reproducers wait, for as long as it takes, for a process that says where it is."""
+    monkeypatch.setattr(reproducer, "STACK_WAIT", PATIENCE)
+
+
+def let_time_fly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reproducers find that a test takes too long when it has come to where it never ends."""
+    clock, check = Clock(), reproducer._Watch._check
+
+    def look(watch: reproducer._Watch) -> None:
+        if watch.why == "ended" and WELL_UNDER_WAY.decode() in watch.stderr.text:
+            clock.ahead += 1e6
+        check(watch)
+
+    monkeypatch.setattr(reproducer, "time", clock)
+    monkeypatch.setattr(reproducer._Watch, "_check", look)
 
 
 def test_name(test: str) -> str:

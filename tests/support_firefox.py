@@ -79,7 +79,10 @@ def firefox(profile: Path) -> Iterator[FirefoxPage]:
             stderr=subprocess.STDOUT,
         )
         try:
-            with connect(f"{_address(process, said)}/session", max_size=None, compression=None) as connection:
+            address = f"{_address(process, said)}/session"
+            with connect(
+                address, max_size=None, compression=None, open_timeout=WAIT, ping_interval=None
+            ) as connection:
                 yield FirefoxPage(connection)
         finally:
             process.terminate()

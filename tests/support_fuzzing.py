@@ -9,8 +9,10 @@ from fuzzserver.fuzz.test_command import TestCommand
 from fuzzserver.fuzz.worker import FuzzTest
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.zig.compile_client import ZigCompileClient
-from tests.support_time import WAIT
 from tests.support_zig_sources import write
+
+PATIENCE = 240.0
+"""Seconds for builds and for workers that tell where they failed: both take the processor for long."""
 
 PATIENT = """
 // A test without branches would in time make Zig's fuzzer itself panic.
@@ -107,4 +109,4 @@ class Told:
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Until ``condition`` holds, which is looked at when something is told."""
         with self._condition:
-            assert self._condition.wait_for(condition, WAIT), f"{what}; told: {self.all[-20:]}"
+            assert self._condition.wait_for(condition, PATIENCE), f"{what}; told: {self.all[-20:]}"

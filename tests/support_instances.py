@@ -175,8 +175,28 @@ class Group:
     def notes(self, **wanted: object) -> list[dict]:
         """What instances have noted that has all that is ``wanted``, each with its number and process."""
         path = self.folder / "notes"
-        lines = path.read_text().splitlines() if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # The last one may be half written.
         return [note for note in map(json.loads, lines) if wanted.items() <= note.items()]
+
+    def last_names(self, instance: int) -> list[str]:
+        """The tests that the newest process of an instance was told; none before the first."""
+        return next(
+            (note["names"] for note in reversed(self.notes(instance=instance)) if "names" in note), []
+        )
+
+    def end_rest(self, instance: int, test: SharedTest) -> None:
+        """Have the time be over for which an instance leaves out a test."""
+        assert self.instances is not None
+        rests = self.instances._runs[instance]._rests
+        assert test in rests
+        rests[test] = 0.0
+
+    @staticmethod
+    def is_crashed(test: SharedTest, text: str) -> bool:
+        """Whether that is the state of a test, with words that begin so."""
+        status = test.status
+        return status.state == "crashed" and status.text.startswith(text)
 
     def pid(self, instance: int) -> int:
         """The process of an instance."""

@@ -159,3 +159,14 @@ def table_executable(zig: Zig, zig_cache: Path, folder: Path, *flags: str) -> Pa
     name = "table" + "".join(flags).replace("/", "")
     zig_cc(zig, zig_cache, folder, "-g", NO_UBSAN, "-DEXTRA=0", *flags, "table.c", "-o", name)
     return folder / name
+
+
+def table_executable_for(zig: Zig, zig_cache: Path, folder: Path, target: str, *link_flags: str) -> Path:
+    """The same for another machine, without libraries: Zig compiles those for a minute, for each target."""
+    write_files(folder, {"table.c": TABLE_C})
+    flags = ("-c", "-fPIE", "-g", NO_UBSAN, "-DEXTRA=0", "-target", target)
+    zig_cc(zig, zig_cache, folder, *flags, "table.c", "-o", f"{target}.o")
+    name = "table" + target + "".join(link_flags)
+    linker = [str(zig.path), "ld.lld", "-e", "main", *link_flags, f"{target}.o", "-o", name]
+    subprocess.run(linker, cwd=folder, check=True, capture_output=True)
+    return folder / name

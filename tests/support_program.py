@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from fuzzserver import paths
+from tests.support_time import WAIT
 from tests.support_zig_cli import BUILD_WAIT, MARKER, command, environment, family
 
 POLL = 0.01
@@ -78,7 +79,7 @@ class Program:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(WAIT)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -11,17 +11,18 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from fuzzserver import WebServer
-from fuzzserver.access import Limits
 from fuzzserver.web import web_socket
 from tests import support_echo
+from tests.support_patience import PATIENT
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for the server to come up, and to get rid of what has ended."""
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
@@ -44,7 +45,7 @@ class ServerProcess(AbstractContextManager["ServerProcess"]):
         echo: whether WebSockets are answered by echo instead of coverage.
         ping_interval: instead of the usual seconds.
         files: how many file descriptors the process may have.
-        limits: instead of the usual ones.
+        limits: instead of patient ones.
         """
         options = {
             "cache_dir": str(cache_dir),
@@ -176,7 +177,7 @@ def main() -> None:
         psutil.Process().rlimit(psutil.RLIMIT_NOFILE, (options["files"], options["files"]))
     if options["ping_interval"] is not None:
         web_socket.PING_INTERVAL = options["ping_interval"]
-    limits = Limits(**options["limits"])
+    limits = replace(PATIENT, **options["limits"])
     with WebServer(cache_dir=Path(options["cache_dir"]), limits=limits) as server:
         if options["echo"]:
             support_echo.make_echo(server)

@@ -104,6 +104,7 @@ def furnished(folder: Path, **options: Any) -> Iterator[Site]:
         server.set_findings(findings)
         server.add_corpus(Corpus(inputs, CANARY.decode(), "t"))
         coverage_map = show_map(server, map_step, 7)
+        coverage_map.record()  # The history begins, and nothing happens after that.
         name = coverage_file_name(7)
         number = number_of(coverage_map, "/canary.c")
         eventually(lambda: not is_building_ahead(server), "the page's wasm is not built")

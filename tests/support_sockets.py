@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.support_http import KEY, upgrade_request
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds after which a connection that should have ended counts as left open."""
 
 UPGRADED = b"HTTP/1.1 101 "

@@ -30,6 +30,9 @@ NAMES = tuple(os.path.join(folder, f"{number}.zig") for folder in FOLDERS for nu
 
 BLOCK = 512
 
+LATENCIES = 11
+"""How many another client is to be answered at least while a tree is sent."""
+
 T = TypeVar("T")
 
 
@@ -214,51 +217,55 @@ class HugeTree:
 
 def measure_huge_tree(pid: int, port: int, path: str = "/", pause: float = 0.01) -> HugeTree:
     """Have a server, which is another process, send its sources while another client asks for ``path``."""
-    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as other:
-        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        request = f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-        _ask(other, request)
-        before = _memory(pid, "VmRSS")
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # The peak is that of now.
-        latencies = []
-        start = time.monotonic()
-        with subprocess.Popen(
-            [sys.executable, "-c", _DOWNLOAD, str(port)], stdout=subprocess.PIPE
-        ) as download:
-            while download.poll() is None:
-                asked = time.monotonic()
-                _ask(other, request)
-                latencies.append(time.monotonic() - asked)
-                time.sleep(pause)
-            seconds = time.monotonic() - start
-            assert download.stdout is not None
-            sent = int(download.stdout.read())
-        return HugeTree(seconds, sent, _memory(pid, "VmHWM") - before, tuple(sorted(latencies)))
+    _ask(port, path)
+    before = _memory(pid, "VmRSS")
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # The peak is that of now.
+    latencies = []
+    start = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", _DOWNLOAD, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as download:
+        assert download.stdin is not None and download.stdout is not None
+        assert download.stdout.readline() == b"begun\n"
+        while download.poll() is None:
+            asked = time.monotonic()
+            _ask(port, path)
+            latencies.append(time.monotonic() - asked)
+            if len(latencies) == LATENCIES:
+                download.stdin.close()
+            time.sleep(pause)
+        seconds = time.monotonic() - start
+        sent = int(download.stdout.read())
+    return HugeTree(seconds, sent, _memory(pid, "VmHWM") - before, tuple(sorted(latencies)))
 
 
 _DOWNLOAD = """
-import http.client, sys
+import http.client, select, sys
 connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=600)
 connection.request("GET", "/sources.tar")
 response = connection.getresponse()
 assert response.status == 200
 buffer = memoryview(bytearray(1 << 20))
-size = 0
-while got := response.readinto(buffer):
+size, is_slow = 0, True
+while got := response.readinto(buffer[:1 << 16] if is_slow else buffer):
+    if not size:
+        print("begun", flush=True)
+    is_slow = is_slow and not select.select([sys.stdin], [], [], 0.01)[0]
     size += got
 print(size)
 """
-"""Run in a process of its own: it must not keep the other client waiting."""
+"""Run in a process of its own: it must not keep the other client waiting. It is slow until its stdin ends."""
 
 
-def _ask(connection: socket.socket, request: bytes) -> None:
+def _ask(port: int, path: str) -> None:
     """One request whose answer has no body."""
-    connection.sendall(request)
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        data = connection.recv(65536)
-        assert data, "the other client was turned away"
-        answer += data
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            data = connection.recv(65536)
+            assert data, "the other client was turned away"
+            answer += data
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 

@@ -3,6 +3,7 @@
 ``python -m tests.support_viewers PORT`` is one of them.
 """
 
+import contextlib
 import http.client
 import re
 import resource
@@ -17,13 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.support_http import upgrade_request
 from tests.support_server import ENVIRONMENT, ServerProcess
-from tests.support_sockets import PING, PONG, Frames, frame
+from tests.support_sockets import PING, PONG, UPGRADED, Frames, frame
+from tests.support_time import eventually
 
 PATIENCE = 60.0
 """Seconds for what should take a moment."""
+
+TICKS = 10
+"""How many all must have seen before figures tell something."""
 
 SMALL = "/targets.json"
 """A route with little to say."""
@@ -50,6 +56,8 @@ class Figures:
     """Seconds from each tick to when each viewer saw it."""
     gaps: list[float] = field(default_factory=list)
     """Seconds between two looks of a viewer at something new."""
+    standstill: float = 0.0
+    """The longest time, in seconds, in which the crowd itself was held up."""
 
     @property
     def ticks(self) -> int:
@@ -96,6 +104,7 @@ class Viewers(AbstractContextManager["Viewers"]):
         for viewer in self._viewers:
             self._selector.register(viewer.connection, selectors.EVENT_READ, viewer)
         self._figures = Figures(count)
+        self._last_step = time.monotonic()
         deadline = time.monotonic() + PATIENCE
         while not all(viewer.frames.upgraded for viewer in self._viewers):
             assert time.monotonic() < deadline
@@ -109,21 +118,29 @@ class Viewers(AbstractContextManager["Viewers"]):
     def begin(self) -> Figures:
         """Begin new figures, once all have seen a tick; the ones up to now."""
         deadline = time.monotonic() + PATIENCE
-        while not all(viewer.last_tick for viewer in self._viewers):
+        while any(not viewer.last_tick and viewer.connection in self for viewer in self._viewers):
             assert time.monotonic() < deadline
             self._step()
         figures, self._figures = self._figures, Figures(len(self._viewers))
         return figures
 
     @property
+    def connected(self) -> int:
+        """How many are still there."""
+        return len(self._selector.get_map())
+
+    @property
     def last_tick(self) -> int:
         """The last one that all have seen."""
         return min(viewer.last_tick for viewer in self._viewers)
 
-    def watch(self, seconds: float) -> None:
-        """See what there is to see for some time."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+    def watch(self, seconds: float, ticks: int = 0) -> None:
+        """See what there is to see for some time, and until there were so many ticks, if anybody is left."""
+        begun = time.monotonic()
+        while (moment := time.monotonic()) < begun + seconds or self._figures.ticks < ticks:
+            if not self.connected:
+                break
+            assert moment < begun + seconds + PATIENCE, f"{self._figures.ticks} ticks"
             self._step()
 
     def finish(self, last_tick: int) -> Figures:
@@ -138,6 +155,9 @@ class Viewers(AbstractContextManager["Viewers"]):
         return connection in self._selector.get_map()
 
     def _step(self) -> None:
+        moment, before = time.monotonic(), self._last_step
+        self._last_step = moment
+        self._figures.standstill = max(self._figures.standstill, moment - before)
         for key, _ in self._selector.select(0.05):
             try:
                 data = key.data.connection.recv(1 << 18)
@@ -153,7 +173,8 @@ class Viewers(AbstractContextManager["Viewers"]):
     def _take(self, viewer: _Viewer, opcode: int, payload: bytes) -> None:
         moment = time.monotonic()
         if opcode == PING:
-            viewer.connection.send(frame(PONG, payload))
+            with contextlib.suppress(ConnectionError):  # It may have waited too long for us.
+                viewer.connection.send(frame(PONG, payload))
         for number, at in _TICK.findall(payload):
             tick = int(number)
             if viewer.last_tick:
@@ -164,15 +185,17 @@ class Viewers(AbstractContextManager["Viewers"]):
 
 
 class Stalled(AbstractContextManager["Stalled"]):
-    """Viewers who never read, with as little room as they may have."""
+    """Viewers who read nothing of what is new, with as little room as they may have."""
 
     def __init__(self, port: int, count: int) -> None:
         self._connections = []
         for _ in range(count):
             connection = socket.socket()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(PATIENCE)
             connection.connect(("127.0.0.1", port))
             connection.sendall(upgrade_request(port, sec_websocket_protocol="fuzzserver"))
+            assert connection.recv(len(UPGRADED)) == UPGRADED
             self._connections.append(connection)
 
     def __exit__(self, *_: object) -> None:
@@ -205,17 +228,18 @@ class OneProcess(AbstractContextManager["OneProcess"]):
     def ticks(self, last: int) -> list[int]:
         """The ticks that it sees until this one."""
         assert self._child.stdout is not None
-        ticks = []
-        while last not in ticks:
+        ticks = [0]
+        while ticks[-1] < last:
             line = self._child.stdout.readline()
             assert line, "the viewer has ended"
             ticks.append(int(line))
-        return ticks
+        return ticks[1:]
 
 
 def watch_in_process(port: int) -> None:
     """Print the number of each tick."""
-    with connect(f"ws://127.0.0.1:{port}/", subprotocols=["fuzzserver"], proxy=None) as connection:  # type: ignore[list-item]
+    url, spoken = f"ws://127.0.0.1:{port}/", [Subprotocol("fuzzserver")]
+    with connect(url, subprotocols=spoken, proxy=None, open_timeout=PATIENCE) as connection:
         for message in connection:
             if isinstance(message, str):
                 for number, _ in _TICK.findall(message.encode()):
@@ -233,7 +257,7 @@ def many_viewers(cache_dir: Path, viewers: int, seconds: float) -> tuple[Figures
         crowd.watch(1.0)
         crowd.begin()
         cpu, begun = server.cpu, time.monotonic()
-        crowd.watch(seconds)
+        crowd.watch(seconds, TICKS)
         share = (server.cpu - cpu) / (time.monotonic() - begun)
         figures = crowd.finish(server.ask("stop ticking"))
         assert server.errors == []
@@ -251,18 +275,20 @@ def stalled_readers(
     with ServerProcess(cache_dir, ping_interval=ping_interval) as server, Viewers(server.port, good) as crowd:
         server.ask("tick", 0.1, 20_000)
         crowd.begin()
-        crowd.watch(2.0)
+        crowd.watch(2.0, TICKS)
         before = crowd.begin()
         memory = most = server.memory
         with Stalled(server.port, stalled):
             begun = time.monotonic()
-            crowd.watch(0.2)
-            assert server.ask("viewers") == good + stalled
-            while server.ask("viewers") > good:
+            while server.ask("viewers") < crowd.connected + stalled:
+                assert time.monotonic() < begun + PATIENCE
+                crowd.watch(0.02)
+            while server.ask("viewers") > crowd.connected:
                 assert time.monotonic() < begun + 2 * ping_interval + PATIENCE
                 crowd.watch(0.1)
                 most = max(most, server.memory)
             seconds = time.monotonic() - begun
+        crowd.watch(0, TICKS)
         figures = crowd.finish(server.ask("stop ticking"))
         assert server.errors == []
         return before, figures, seconds, (most - memory) / stalled
@@ -274,26 +300,34 @@ def stopped_viewer(cache_dir: Path, good: int, seconds: float) -> tuple[Figures,
     Returns what the good ones saw, and the numbers of the ticks that the other one saw after all.
     """
     with ServerProcess(cache_dir) as server, OneProcess(server.port) as viewer:
-        server.ask("tick", 0.02, 100)
+        eventually(lambda: server.ask("viewers") == 1, "it does not come")
+        server.ask("tick", 0.04, 100)
         with Viewers(server.port, good) as crowd:
             crowd.begin()
             viewer.ticks(crowd.last_tick)
             viewer.signal(signal.SIGSTOP)
             crowd.watch(0.2)
             crowd.begin()
-            crowd.watch(seconds)
+            crowd.watch(seconds, 5 * TICKS)
             viewer.signal(signal.SIGCONT)
             last = server.ask("stop ticking")
             return crowd.finish(last), viewer.ticks(last)
 
 
-def connect_burst(server: ServerProcess, count: int) -> tuple[float, list[float], list[int]]:
+def second_tries(connection: socket.socket) -> int:
+    """How often the system has sent something of a connection once more (Linux: ``struct tcp_info``)."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(info[100:104], sys.byteorder)
+
+
+def connect_burst(server: ServerProcess, count: int) -> tuple[float, int, list[int]]:
     """So many connections at once, each with a request.
 
-    Returns the seconds until all were answered, those after which each was connected, and the statuses.
+    Returns the seconds until all were answered, how many connections took a second try, and the statuses.
     """
     request = f"GET {SMALL} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
-    connected, statuses = [], []
+    connected = late = 0
+    statuses: list[int] = []
     # All stay until the end, so that all are there at once.
     connections = [socket.socket() for _ in range(count)]
     with selectors.DefaultSelector() as selector:
@@ -304,13 +338,14 @@ def connect_burst(server: ServerProcess, count: int) -> tuple[float, list[float]
             selector.register(connection, selectors.EVENT_WRITE)
         while len(statuses) < count:
             ready = selector.select(PATIENCE)
-            assert ready, f"{len(connected)} connected, {len(statuses)} answered"
+            assert ready, f"{connected} connected, {len(statuses)} answered"
             for key, events in ready:
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
                 if events & selectors.EVENT_WRITE:
                     assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-                    connected.append(time.monotonic() - begun)
+                    connected += 1
+                    late += second_tries(connection) > 0
                     connection.send(request)
                     selector.modify(connection, selectors.EVENT_READ)
                 else:
@@ -319,14 +354,17 @@ def connect_burst(server: ServerProcess, count: int) -> tuple[float, list[float]
         seconds = time.monotonic() - begun
     for connection in connections:
         connection.close()
-    return seconds, connected, statuses
+    return seconds, late, statuses
 
 
 def latencies(server: ServerProcess, requests: int) -> list[float]:
     """Seconds for each of so many small requests on one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     found = []
+    connection.connect()
     for _ in range(requests):
+        # Our system would say at once that the first parts arrived, and those after a pause.
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         begun = time.monotonic()
         connection.request("GET", SMALL)
         response = connection.getresponse()

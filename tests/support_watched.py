@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from fuzzserver.coverage.seen_pcs import SeenPcsSnapshot
 from fuzzserver.wire.abi import CoverageUpdateHeader, ToClientTag
 from tests.support_coverage import good_bytes, good_snapshot, program, say
+from tests.support_time import WAIT
 from tests.support_web import viewer
 
 
@@ -26,7 +27,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """Watch."""
         try:
-            with viewer(self.port) as connection:
+            with viewer(self.port, ping_timeout=WAIT) as connection:
                 while True:
                     message = connection.recv()
                     if isinstance(message, bytes) and message[0] == ToClientTag.COVERAGE_UPDATE:

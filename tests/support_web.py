@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 
 from websockets.sync.client import ClientConnection, connect
 
+from fuzzserver.access import Limits
 from fuzzserver.wire.abi import CoverageUpdateHeader, SourceIndexHeader, ToClientTag
+
+PATIENT = Limits(head_seconds=60.0, body_seconds=60.0, write_seconds=60.0)
+"""For servers whose clients are not to be dropped, however slow the machine is."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Answer:
 
 def request(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
     """One request as a library sends it: for tests of what is answered, not of how that is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
@@ -38,6 +42,7 @@ def request(port: int, path: str, method: str = "GET", **headers: str) -> Answer
 @contextmanager
 def viewer(port: int, path: str = "/", **options) -> Iterator[ClientConnection]:
     """A WebSocket client."""
+    options = {"open_timeout": 60, **options}
     with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, **options) as connection:
         yield connection
 

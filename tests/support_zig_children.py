@@ -29,7 +29,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs; not so if it only waits to be reaped."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -162,7 +162,7 @@ class Cli:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(20)
+                self._process.wait(WAIT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self.wait()
@@ -194,7 +194,7 @@ def messages_until(
     port: int, tag: ToClientTag, condition: Callable[[bytes], object] = bytes.__len__, path: str = "/"
 ) -> bytes:
     """The first message with ``tag`` for which ``condition`` holds that a page is sent."""
-    with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as web_socket:
+    with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None, open_timeout=WAIT) as web_socket:
         while True:
             message = web_socket.recv(timeout=BUILD_WAIT)
             if message[0] == tag and condition(message):

@@ -3,11 +3,13 @@
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fuzzserver.zig import page_compiler
+from fuzzserver.zig import compile_client, page_compiler, process
 from fuzzserver.zig.installation import Zig
 
 SCRIPT = Path(__file__).with_name("fake_zig.py")
@@ -41,6 +43,30 @@ def fake_zig(
     return Zig(path, timeout)
 
 
+def impatient(zig: Zig, timeout: float) -> Zig:
+    """The same compiler with less time, but none of it for questions: what it is, is known already."""
+    known = Zig(zig.path, timeout)
+    known.__dict__.update(version=zig.version, lib_dir=zig.lib_dir)
+    return known
+
+
+def let_time_run_out(monkeypatch: pytest.MonkeyPatch, zig: Zig) -> None:
+    """For a fake compiler, it is over as soon as that has begun what never ends, and not earlier.
+
+    Who closes its pipes first is then waited for: only the time for that is over.
+    """
+
+    def clock(*signs: str) -> SimpleNamespace:
+        def monotonic() -> float:
+            is_over = any(zig.path.with_name(sign).exists() for sign in signs)
+            return time.monotonic() + (2 * zig.timeout if is_over else 0.0)
+
+        return SimpleNamespace(monotonic=monotonic, time_ns=time.time_ns)
+
+    monkeypatch.setattr(process, "time", clock("endless"))
+    monkeypatch.setattr(compile_client, "time", clock("endless", "closing"))
+
+
 @pytest.fixture
 def no_other_zig(monkeypatch: pytest.MonkeyPatch) -> None:
     """No compiler is installed beside us that could make the page when the one of the test cannot."""
@@ -50,7 +76,8 @@ def no_other_zig(monkeypatch: pytest.MonkeyPatch) -> None:
 def calls(zig: Zig) -> list[dict]:
     """All calls of a fake compiler: their ``argv``, ``pid`` and ``cwd``."""
     path = zig.path.with_name("calls.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def compile_calls(zig: Zig) -> list[dict]:

@@ -14,7 +14,10 @@ from fuzzserver.step import FuzzRunStep
 def end_fuzzers(build_pid: int) -> None:
     """Kill the test processes that Zig's build runner has started, so that the file is at rest."""
     for child in list(descendants(build_pid)):
-        executable = os.readlink(f"/proc/{child}/exe")
+        try:
+            executable = os.readlink(f"/proc/{child}/exe")
+        except OSError:
+            continue  # It has just ended.
         if os.path.basename(executable) == "test":
             os.kill(child, signal.SIGKILL)
             while state(child) not in "ZX":
@@ -30,9 +33,17 @@ def state(pid: int) -> str:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """All children, and theirs."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
+    """All children, and theirs, but for those of what ends just then."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return
+    for task in tasks:
+        try:
+            children = (task / "children").read_text().split()
+        except OSError:
+            continue
+        for child in map(int, children):
             yield child
             yield from descendants(child)
 

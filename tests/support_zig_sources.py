@@ -19,20 +19,6 @@ pub fn main() void {
 }
 """
 
-CRASHING_FUZZ = """
-const std = @import("std");
-
-fn fuzzLong(_: void, input: []const u8) anyerror!void {
-    if (input.len > 3) @panic("the input is too long");
-}
-
-test "plain" {}
-
-test "fuzz long" {
-    try std.testing.fuzz({}, fuzzLong, .{});
-}
-"""
-
 NO_FUZZ = """
 test "one" {}
 test "two" {}

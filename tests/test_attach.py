@@ -28,6 +28,12 @@ SUM, DEPTH = 0, 1
 """Indexes of the fuzz tests of the project."""
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test takes, what was fuzzed at one look is so at the next."""
+    monkeypatch.setattr(attach, "STILL_FUZZING", 10 * WAIT)
+
+
 class Server:
     """What an attacher tells its server, in order; tests wait for it."""
 
@@ -121,10 +127,11 @@ def count_runs(coverage_file: Path, more: int = 1) -> None:
         file.write((runs + more).to_bytes(8, "little"))
 
 
-def test_a_fuzzer_that_starts_later_is_noticed(cache, server, debug_pair):
+def test_a_fuzzer_that_starts_later_is_noticed(cache, server, debug_pair, monkeypatch):
     """Its executable is known; the coverage file and the corpus come while the attacher looks."""
     executable = add_executable(cache, debug_pair.executable)
-    with running(attacher(server, cache.parent)):
+    attached = attacher(server, cache.parent)
+    with running(attached):
         server.wait_for(lambda: server.of(tuple))
         assert server.of(tuple) == [("waiting", f"Waiting for a fuzzer to write to '{cache}'.")]
         with fuzzer(executable, cache, SUM):
@@ -137,8 +144,9 @@ def test_a_fuzzer_that_starts_later_is_noticed(cache, server, debug_pair):
             with fuzzer(executable, cache, DEPTH):
                 server.wait_for(lambda: len(server.of(EntryPointMsg)) == 2)
                 assert {msg.addr for msg in server.of(EntryPointMsg)} == set(debug_pair.entry_points)
-        server.wait_for(lambda: server.of(TargetStatus)[-1].state == "stopped")
-        server.wait_for(lambda: server.of(tuple)[-1][0] == "stopped")
+    monkeypatch.setattr(attach, "STILL_FUZZING", 0)
+    attached.look()
+    assert server.of(tuple)[-1][0] == "stopped"
     last = server.of(TargetStatus)[-1]
     assert {test.name for test in last.tests} == {"main.test.fuzz sum", "main.test.fuzz depth"}
     assert {test.state for test in last.tests} == {"stopped"}

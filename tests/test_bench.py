@@ -19,6 +19,7 @@ from tests.bench.__main__ import PARTS, conclude, main
 from tests.bench.big_target import POINTS, Target, big_target
 from tests.bench.peers import Oracle
 from tests.bench.row import Row, Settings, table, taking_turns
+from tests.support_time import WAIT
 from tests.support_zig_cli import MARKER, REPOSITORY, family
 
 MET = Row("cold", 1.0, "s", "Zig", 4.0, at_most=0.25)
@@ -100,7 +101,7 @@ def test_interrupt_leaves_the_table_and_nothing_else(tmp_path: Path) -> None:
     """Ctrl-C ends what runs; what was measured is told."""
     token = secrets.token_hex(16)
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.bench", "tables", "--quick"],
+        [sys.executable, "-m", "tests.bench", "tables", "growth", "--quick"],
         cwd=REPOSITORY,
         env={**os.environ, "TMPDIR": str(tmp_path), MARKER: token},
         stdout=subprocess.PIPE,
@@ -112,7 +113,7 @@ def test_interrupt_leaves_the_table_and_nothing_else(tmp_path: Path) -> None:
             while not process.stderr.readline().startswith("tables: 1,000 PCs"):
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=2 * WAIT)
         finally:
             process.kill()
     assert process.returncode == 1

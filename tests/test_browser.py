@@ -16,6 +16,7 @@ from fuzzserver.zig.wasm import build_wasm_binary
 from tests.projects import FuzzedPair, locked, write_project, zig_web_server
 from tests.support_browser import PATIENCE, Page
 from tests.support_maps import show_pair, write_seen
+from tests.support_time import WAIT
 
 
 @pytest.fixture
@@ -157,15 +158,13 @@ def test_zigs_unmodified_page_works_on_our_server(
         page.open(server.url)
         page.until(lambda: page.text("#statTotalRuns").isdigit(), PATIENCE)
         assert int(page.text("#statTotalRuns")) > 0
-        links = page.until(lambda: page.texts("#entryPointsList a"))
-        assert len(links) == 2
-        page.find("#entryPointsList a").click()
-        page.find("#sourceText")
+        page.until(lambda: len(page.texts("#entryPointsList a")) == 2)
+        page.click("#entryPointsList a")
+        page.until_text("#sourceText", "fuzzSum", timeout=PATIENCE)
         write_seen(copied, 7, b"\xaa")  # That page draws its marks when an update comes.
         page.until(lambda: page.texts("#sourceText .l"))
         page.until(lambda: page.texts("#sourceText .c"))
-        assert page.text("#statTotalRuns") == "7"
-        assert "fuzzSum" in page.text("#sourceText")
+        page.until(lambda: page.text("#statTotalRuns") == "7")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +182,7 @@ def zigs_server_with_our_page(zig: Zig, zig_cache: Path, work: Path) -> Iterator
         yield port
 
 
+@pytest.mark.timeout(900)
 def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: int) -> None:
     """Our page can't tell Zig's server from ours, except that it is told less."""
     # No module and no sheet of the page is among the routes of that server, and it refuses our subprotocol.
@@ -194,7 +194,7 @@ def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: in
     page.until_text("#fileScroll", "parser.zig", timeout=PATIENCE)
     page.until_text("#connection", "connected")
     page.click("#entryPointsList a")
-    page.until(lambda: page.texts("#sourceScroll .mark.covered"))
+    page.until(lambda: page.texts("#sourceScroll .mark.covered"), PATIENCE)
     page.until(lambda: page.text("#statTotalRuns")[:1].isdigit())
     # It looks as it should, although that server has no style sheet.
     assert page.script("return document.querySelector('.mark').getBoundingClientRect().width") > 3
@@ -240,5 +240,5 @@ def test_whole_program_fuzzes_the_example(page: Page, work: Path, demo_cache: Pa
         page.until(lambda: page.texts("#sourceScroll .mark.covered"))
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(WAIT) == 130
     page.expect_lost_server()

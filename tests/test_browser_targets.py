@@ -76,6 +76,7 @@ def test_choosing_a_target_shows_its_coverage_without_loading_the_page(
     page.until(lambda: page.texts("#targetList a.name") == ["src/main.zig", "other", "new"])
     assert page.text("#targetList [aria-current=true]") == "src/main.zig"
     assert page.texts("#targetList a.name:not([href])") == ["new"]
+    page.until(lambda: page.script("return document.activeElement.textContent") == "src/main.zig")
     page.press(Keys.ARROW_DOWN, Keys.ENTER)
     page.until_text("#fileScroll", "other.zig")
     assert "parser.zig" not in page.text("#fileScroll")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from websockets.sync.client import connect
 
 from fuzzserver.arguments import make_parser, with_default_command
 from fuzzserver.cli import main
@@ -21,8 +20,9 @@ from fuzzserver.version import __version__
 from fuzzserver.wire.abi import EntryPointHeader, SeenPcsHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
+from tests.support_ports import quiet_port
 from tests.support_time import WAIT, eventually
-from tests.support_web import request
+from tests.support_web import request, viewer
 from tests.support_zig_children import processes_naming
 from tests.support_zig_cli import LISTENING, errors, messages_until, run_cli, running
 from tests.support_zig_fake import fake_zig
@@ -121,8 +121,7 @@ class TestServe:
 
     def test_given_port(self, debug_pair: FuzzedPair, tmp_path) -> None:
         """A port that was asked for is taken, without a hint."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = quiet_port()
         with running(tmp_path, *serve_args(debug_pair, "--port", port)) as cli:
             assert cli.port() == port
             assert request(port, "/main.js").status == 200
@@ -196,7 +195,7 @@ class TestServe:
     def test_signals(self, debug_pair: FuzzedPair, tmp_path, number: int, code: int) -> None:
         """Both signals end the program, with a client connected, and tell by the exit code which it was."""
         with running(tmp_path, *serve_args(debug_pair)) as cli:
-            with connect(f"ws://127.0.0.1:{cli.port()}/", max_size=None, proxy=None) as web_socket:
+            with viewer(cli.port()) as web_socket:
                 web_socket.recv(timeout=WAIT)
                 assert cli.end(number) == code
             assert "Traceback" not in cli.text()

@@ -4,13 +4,11 @@ import json
 import signal
 from pathlib import Path
 
-from websockets.sync.client import connect
-
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, ToClientTag
 from fuzzserver.zig.installation import Zig
 from tests.projects import write_project, zig_web_server
 from tests.support_time import WAIT
-from tests.support_web import request
+from tests.support_web import request, viewer
 from tests.support_zig_children import is_alive
 from tests.support_zig_cli import errors, messages_until, running
 
@@ -57,8 +55,7 @@ def test_nothing_there_yet(tmp_path) -> None:
     (tmp_path / ".zig-cache").mkdir()
     with running(tmp_path, "attach", ".zig-cache") as cli:
         assert cli.get("/targets.json") == {"targets": []}
-        url = f"ws://127.0.0.1:{cli.port()}/"
-        with connect(url, proxy=None, subprotocols=["fuzzserver"]) as web_socket:
+        with viewer(cli.port(), subprotocols=["fuzzserver"]) as web_socket:
             texts = (json.loads(message) for message in iter(lambda: web_socket.recv(WAIT), None)
                      if isinstance(message, str))  # fmt: skip
             status = next(

@@ -105,8 +105,10 @@ class TestReport:
         whole = read_report(reported / "r.json")
         (target,) = whole.targets
         points = target.points
-        file = next(each for each in points.by_file if each.name.endswith("/parser.zig"))
-        missed = [points.lines[index] for index in file.indexes if not points.covered[index]]
+        # It has a test that is no fuzz test, so that there is something that no fuzzer reaches.
+        (file,) = [each for each in points.by_file if each.name.endswith("/src/main.zig")]
+        seen = {points.lines[index] for index in file.indexes if points.covered[index]}
+        missed = {points.lines[index] for index in file.indexes} - seen
         covered = bytearray(points.covered)
         for index in file.indexes:
             covered[index] = 1
@@ -117,7 +119,7 @@ class TestReport:
         assert told.returncode == 0 and "no longer covered" in told.stderr
         failed = run_cli(tmp_path, *args, "--fail-on-regression", "--report", "json=now.json")
         assert failed.returncode == 7
-        assert re.search(rf"parser\.zig:{min(missed)}\b", failed.stderr), failed.stderr
+        assert re.search(rf"/src/main\.zig:{min(missed)}\b", failed.stderr), failed.stderr
         verdict = json.loads((tmp_path / "now.json").read_bytes())["verdict"]
         assert (verdict["exit_code"], verdict["name"]) == (7, "regression")
 
@@ -167,17 +169,17 @@ class TestRun:
     """``run`` with budgets."""
 
     def test_clean(self, own_root: Path, zig_cache: Path, tmp_path: Path) -> None:
-        """The time is kept; the report has what was done, and the cache has it for another."""
+        """The report has what was done, and the cache has it for another."""
         done = run_cli(
-            tmp_path, "run", own_root, "--no-web", "--time", "1.5s", "--cache-dir", zig_cache,
+            tmp_path, "run", own_root, "--no-web", "--runs-per-test", 20, "--cache-dir", zig_cache,
             "--report", "json=r.json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         whole = read_report(tmp_path / "r.json")
-        assert whole.seconds == pytest.approx(1.5, abs=1.0)
+        assert whole.seconds is not None and whole.seconds > 0
         (target,) = whole.targets
         assert [test.name for test in target.tests] == ["main.test.fuzz sum", "main.test.fuzz depth"]
-        assert all(test.runs for test in target.tests) and not whole.findings
+        assert all(test.runs >= 20 for test in target.tests) and not whole.findings
         assert whole.verdict is not None and whole.verdict.exit_code == 0
         sums = totals(whole.targets)
         assert 0 < sums.covered < sums.points
@@ -189,17 +191,16 @@ class TestRun:
         assert {test.name for test in kept.tests} == {test.name for test in target.tests}
 
     def test_goal_that_is_not_reached(self, own_root: Path, zig_cache: Path, tmp_path: Path) -> None:
-        """It ends in time, with a code of its own."""
+        """It ends when the time is over, with a code of its own."""
         done = run_cli(
-            tmp_path, "run", own_root, "--no-web", "--time", "1s", "--runs", "1G",
-            "--cache-dir", zig_cache,
+            tmp_path, "run", own_root, "--no-web", "--time", "5s", "--runs", "1G",
+            "--cache-dir", zig_cache, "--report", "json=r.json",
         )  # fmt: skip
         assert done.returncode == 5, done.stderr
+        assert "The time of 5 s is over: " in done.stderr
         assert "of 1,000,000,000 runs were made" in done.stderr
-        done = run_cli(
-            tmp_path, "run", own_root, "--no-web", "--runs-per-test", "20", "--cache-dir", zig_cache
-        )
-        assert done.returncode == 0, done.stderr
+        seconds = read_report(tmp_path / "r.json").seconds
+        assert seconds is not None and seconds >= 5
 
 
 class TestRunThatFails:
@@ -246,6 +247,7 @@ def test_report_of_a_server(own_root: Path, zig_cache: Path, tmp_path: Path) -> 
             done = report("--report", "json=-")
             return done.returncode == 0 and json.loads(done.stdout)["covered"]
 
+        cli.wait_for_line("^info: fuzzing ")
         eventually(covered, "nothing is covered")
         assert report("--report", "html=r.html", "--report", "lcov=r.info").returncode == 0
         assert (tmp_path / "r.html").stat().st_size > 100_000

@@ -25,7 +25,7 @@ from fuzzserver.zig.installation import Zig
 from tests.fake_zig import DIGEST
 from tests.support_time import WAIT, eventually
 from tests.support_zig_children import processes_naming, wait_until_gone
-from tests.support_zig_fake import calls, compile_calls, fake_zig
+from tests.support_zig_fake import calls, compile_calls, fake_zig, impatient, let_time_run_out
 from tests.support_zig_sources import BROKEN, build_args, hello, write
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -152,7 +152,7 @@ class TestRealCompiler:
 
     def test_timeout(self, zig: Zig, zig_cache: Path, tmp_path) -> None:
         """A compile that never ends is ended after the timeout, and the error says how to change it."""
-        client = ZigCompileClient(Zig(zig.path, timeout=1.0), zig_cache)
+        client = ZigCompileClient(impatient(zig, 1.0), zig_cache)
         root = write(tmp_path, main=ENDLESS)
         with pytest.raises(ZigTimeout, match=r"did not end in 1 s .*--zig-timeout") as caught:
             compile(client, root)
@@ -190,10 +190,11 @@ class TestMisbehavingCompiler:
         assert call["cwd"] == str(tmp_path)
 
     @pytest.mark.parametrize("behaviour", ["hang", "hang_without_pipes"])
-    def test_hang(self, tmp_path, behaviour: str) -> None:
+    def test_hang(self, tmp_path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
         """A compiler that does not end is ended after the timeout, with or without open pipes."""
-        zig = fake_zig(tmp_path / "bin", compile=behaviour, timeout=2.0)
-        with pytest.raises(ZigTimeout, match=r"did not end in 2 s"):
+        zig = fake_zig(tmp_path / "bin", compile=behaviour)
+        let_time_run_out(monkeypatch, zig)
+        with pytest.raises(ZigTimeout, match=r"did not end in 60 s"):
             fake_compile(zig, tmp_path)
         (call,) = compile_calls(zig)
         wait_until_gone(call["pid"])

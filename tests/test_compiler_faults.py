@@ -1,7 +1,6 @@
 """Compilers that misbehave: each is one clear error, nothing of it is left, and the next one works."""
 
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -23,20 +22,16 @@ from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.shared_builds import SharedBuilds
 from fuzzserver.zig.wasm import build_wasm_binary
 from tests import support_zig_fake
+from tests.support_facts import open_files
 from tests.support_time import WAIT, eventually
-from tests.support_web import Answer, request
+from tests.support_web import PATIENT, Answer, request
 from tests.support_zig_children import processes_naming, python
-from tests.support_zig_fake import compile_calls, fake_zig
+from tests.support_zig_cli import BUILD_WAIT
+from tests.support_zig_fake import compile_calls, fake_zig, let_time_run_out
 
 no_other_zig = support_zig_fake.no_other_zig
 
 WASM = b"\0asm\1\0\0\0"
-
-LIMIT = 1.0
-"""Seconds that a compiler gets which does not end."""
-
-OVERTIME = 1.0
-"""Seconds after which it is gone at the latest."""
 
 CROWD = 100
 
@@ -44,11 +39,11 @@ CROWD = 100
 @pytest.fixture
 def clean(tmp_path: Path) -> Iterator[None]:
     """Fails the test if a process, a thread, a descriptor or a temporary file is left."""
-    threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), open_files()
     yield
     assert processes_naming(str(tmp_path)) == []
     eventually(lambda: set(threading.enumerate()) <= threads, "a thread lives on")
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_files() <= files
     assert list((tmp_path / "cache").glob("tmp/*")) == []
 
 
@@ -66,17 +61,14 @@ ENDLESS = ["hang", "ignore_sigterm", "family", "endless_stderr", "empty_messages
 
 @pytest.mark.parametrize("behaviour", ENDLESS)
 def test_endless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
-    """What does not end is ended with all that it has started, within a second of the limit."""
+    """What does not end is ended with all that it has started, when its time is over."""
     # So that it is time that ends it, and not what it writes.
     monkeypatch.setattr("fuzzserver.zig.compile_client.MAX_STDOUT", 1 << 40)
-    zig = fake_zig(tmp_path / "bin", compile=behaviour, timeout=LIMIT)
-    zig.learn(ChildGroup())
-    started = time.monotonic()
-    with pytest.raises(ZigTimeout, match=r"did not end in 1 s and was ended") as caught:
+    zig = fake_zig(tmp_path / "bin", compile=behaviour)
+    let_time_run_out(monkeypatch, zig)
+    with pytest.raises(ZigTimeout, match=r"did not end in 60 s and was ended") as caught:
         attempt(zig, tmp_path)
-    took = time.monotonic() - started
     assert processes_naming(str(tmp_path)) == []
-    assert took < LIMIT + OVERTIME
     assert len(str(caught.value)) < 20_000
 
 
@@ -136,12 +128,13 @@ def test_what_outlives_a_good_compile(tmp_path: Path) -> None:
         assert other.pid in processes_naming("other")
 
 
-def test_temporary_folders(tmp_path: Path) -> None:
+def test_temporary_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a compiler that is ended was making is removed, and nothing of others; after a stop, too."""
-    zig = fake_zig(tmp_path / "bin", compile="temporary_folder", timeout=0.5)
+    zig = fake_zig(tmp_path / "bin", compile="temporary_folder")
     of_others = tmp_path / "cache" / "tmp" / "fedcba9876543210"
     of_others.mkdir(parents=True)
-    with pytest.raises(ZigTimeout):
+    with monkeypatch.context() as patch, pytest.raises(ZigTimeout):
+        let_time_run_out(patch, zig)
         attempt(zig, tmp_path)
     assert list(of_others.parent.iterdir()) == [of_others]
     client = ZigCompileClient(Zig(zig.path), tmp_path / "cache")
@@ -274,7 +267,7 @@ print([os.environ.get(name) for name in names], resource.getrlimit(resource.RLIM
 def test_who_does_not_listen(tmp_path: Path) -> None:
     """A child that reads nothing keeps nobody waiting who tells it something."""
     with ChildGroup().spawn(python("import time; time.sleep(1000)")) as child:
-        told = [child.send(bytes(4096)) for _ in range(100)]
+        told = [child.send(bytes(4096)) for _ in range(1000)]
         assert told[0] and not told[-1]
 
 
@@ -295,7 +288,7 @@ def test_working_folder_that_is_gone(
 @contextlib.contextmanager
 def serving(zig: Zig, folder: Path) -> Iterator[WebServer]:
     """A server that compiles with ``zig``."""
-    with WebServer(zig=zig, cache_dir=folder / "cache") as server:
+    with WebServer(zig=zig, cache_dir=folder / "cache", limits=PATIENT) as server:
         yield server
 
 
@@ -338,14 +331,15 @@ def test_one_build_for_all(tmp_path: Path) -> None:
         assert len(compile_calls(zig)) == 2
 
 
-def test_one_real_build_for_all(tmp_path: Path, zig: Zig) -> None:
-    """The same with a real compiler, which takes seconds for it."""
+def test_one_real_build_for_all(tmp_path: Path, zig: Zig, zig_cache: Path) -> None:
+    """The same with a real compiler."""
     counting = tmp_path / "zig"
     counting.write_text(
         f'#!/bin/sh\n[ "$1" = build-exe ] && echo >> "{tmp_path}/starts"\nexec "{zig.path}" "$@"\n'
     )
     counting.chmod(0o755)
-    with serving(Zig(counting), tmp_path) as server:
+    time.sleep(0.1)  # Who asks late gets what is there, if the compiler was not written just before.
+    with WebServer(zig=Zig(counting), cache_dir=zig_cache, limits=PATIENT) as server:
         answers = Crowd(server, *["/debug/main.wasm"] * CROWD).all()
     assert len(answers) == CROWD
     assert {answer.status for answer in answers} == {200}
@@ -379,7 +373,10 @@ def test_one_build_at_a_time(tmp_path: Path) -> None:
     """Different builds take turns."""
     zig = fake_zig(tmp_path / "bin", compile="alone")
     with serving(zig, tmp_path) as server:
-        answers = Crowd(server, *["/main.wasm", "/debug/main.wasm"] * 3).all()
+        crowd = Crowd(server, *["/main.wasm", "/debug/main.wasm"] * 3)
+        eventually(lambda: waiting(server) + len(compile_calls(zig)) >= 6, "not all have asked", BUILD_WAIT)
+        (tmp_path / "bin" / "go").touch()
+        answers = crowd.all()
     assert [(answer.status, answer.body) for answer in answers] == [(200, WASM)] * 6
     assert {call["argv"][3] for call in compile_calls(zig)} == {"Debug", "ReleaseSmall"}
 
@@ -400,7 +397,7 @@ def test_one_error_for_all_and_recovery(tmp_path: Path, caplog) -> None:
 def test_stop_with_many_who_wait(tmp_path: Path) -> None:
     """A stop ends the compiler, and the waiting of all, also of those whose build has not begun."""
     zig = fake_zig(tmp_path / "bin", compile="ignore_sigterm")
-    server = WebServer(zig=zig, cache_dir=tmp_path / "cache")
+    server = WebServer(zig=zig, cache_dir=tmp_path / "cache", limits=PATIENT)
     server.start()
     sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
     try:
@@ -410,7 +407,7 @@ def test_stop_with_many_who_wait(tmp_path: Path) -> None:
         eventually(lambda: waiting(server) == len(sockets) - 1, "not all wait")
         started = time.monotonic()
         server.stop()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < WAIT
     finally:
         for each in sockets:
             each.close()

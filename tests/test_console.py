@@ -92,7 +92,10 @@ class Terminal:
     def screen(self) -> list[str]:
         """What a person sees."""
         lines = [""]
-        for part in self._written.decode().replace("\r\n", "\n").split("\n"):
+        written = self._written.decode()
+        for size in range(1, len(CLEAR)):  # What obeys only once the rest of it has come.
+            written = written.removesuffix(CLEAR[:size])
+        for part in written.replace("\r\n", "\n").split("\n"):
             shown = part.split(CLEAR)[-1]
             assert "\r" not in shown and "\x1b" not in shown
             lines[-1] = shown

@@ -29,10 +29,11 @@ from fuzzserver import (
     TargetStatus,
     WebServer,
     Zig,
+    events,
 )
 from fuzzserver.report.formats import FORMATS
 from tests.projects import FuzzedPair
-from tests.support_time import WAIT
+from tests.support_time import WAIT, eventually
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TEXT = (DOCS / "embedding.md").read_text()
@@ -44,6 +45,12 @@ SECTIONS = {section.partition("\n")[0]: section for section in TEXT.split("\n## 
 def blocks(section: str, language: str = "python") -> list[str]:
     """The code blocks of a section."""
     return re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end, subscribers get all the time that they need on a busy machine."""
+    monkeypatch.setattr(events, "STOP_SECONDS", WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +97,11 @@ def test_tutorial(
     monkeypatch.setenv("XDG_CACHE_HOME", str(examples.parent / "user-cache"))
     names: dict[str, object] = {}
     for block in blocks("Fuzz a file"):
-        exec(compile(block, "embedding.md", "exec"), names)
+        # It ends with the first finding, however late that comes on a busy machine.
+        exec(compile(block.replace("time=20", "time=200"), "embedding.md", "exec"), names)
     address, *lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"watch it at http://127\.0\.0\.1:\d+/", address)
-    assert "Compiling the tests of text.zig ..." in lines
+    assert "1 finding." in lines
     assert any(re.fullmatch(FOUND.format(test=r"text\.test\.fuzz checksum"), line) for line in lines), lines
     assert "findings: (\"panic in 'text.test.fuzz checksum': integer overflow\",)" in lines
     assert "SF:" in Path("coverage.info").read_text()
@@ -131,11 +139,12 @@ def test_plain_build_script(examples: Path) -> None:
     assert done.returncode == 0, done.stderr
     program = subprocess.run([examples / "out" / "depth", "((()))"], capture_output=True, check=True)
     assert program.stderr == b"3\n"
-    clean = run(examples, "build.py", "fuzz", "--seconds", 1, "--test", "*depth")
+    clean = run(examples, "build.py", "fuzz", "--seconds", 5, "--test", "*depth")
     assert clean.returncode == 0, clean.stdout + clean.stderr
     lines = clean.stdout.splitlines()
     assert re.fullmatch(r"watch it at http://127\.0\.0\.1:\d+/", lines[0])
-    assert lines[-1] == f"clean after 1 s; reports are in {examples / 'out'}"
+    ending = re.fullmatch(r"clean after (\d+) s; reports are in (.*)", lines[-1])
+    assert ending is not None and int(ending[1]) >= 5 and ending[2] == str(examples / "out")
     coverage = (examples / "out" / "coverage.info").read_text()
     assert f"SF:{examples / 'src' / 'text.zig'}\n" in coverage
     assert ElementTree.parse(examples / "out" / "fuzz.xml").findall(".//failure") == []
@@ -231,6 +240,7 @@ def test_session_that_is_stopped(
         session.start()
         thread = threading.Thread(target=session.stop)
         thread.start()
+        eventually(lambda: session._driver.stopped, "it is not stopped")
         may_end.set()
         with pytest.raises(InputError):
             session.ended.result(WAIT)
@@ -307,13 +317,23 @@ def test_stopping_while_others_post(
     """Eight threads post, subscribe and ask, and one of them stops: nobody fails, nobody hangs."""
     for observer in (Observer(), WebServer(zig=zig, cache_dir=zig_cache)):
         late = threading.Event()
+        told_late: list[object] = []
         observer.start()
 
-        def work(number: int, observer: Observer = observer, late: threading.Event = late) -> None:
+        def hear(event: object, late: threading.Event = late, told: list[object] = told_late) -> None:
+            if late.is_set():
+                told.append(event)
+
+        def work(
+            number: int,
+            observer: Observer = observer,
+            late: threading.Event = late,
+            hear: Callable[[object], None] = hear,
+        ) -> None:
             for turn in range(40):
                 observer.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
                 observer.post(EntryPointMsg(debug_pair.coverage_id, debug_pair.entry_points[0]))
-                unsubscribe = observer.subscribe(lambda event: assert_not(late.is_set()))
+                unsubscribe = observer.subscribe(hear)
                 observer.set_status("fuzzing", f"{number} {turn}")
                 observer.status_json()
                 unsubscribe()
@@ -324,11 +344,7 @@ def test_stopping_while_others_post(
 
         in_threads(work)
         observer.stop()
-
-
-def assert_not(late: bool) -> None:
-    """An event came after the stop if ``late``."""
-    assert not late, "an event came after the stop"
+        assert told_late == []
 
 
 def test_several_servers_have_nothing_in_common(zig: Zig, zig_cache: Path, nothing_left: None) -> None:

@@ -94,8 +94,8 @@ def test_silence_instead_of_a_handshake(zig: Zig, zig_cache: Path, tmp_path: Pat
     limits = Limits(head_seconds=SHORT)
     with WebServer(zig=zig, cache_dir=zig_cache, access=access, limits=limits) as server:
         for beginning, then in ((b"", b""), (RECORD, b"\0")):
+            begun = time.monotonic()
             with connected(server.port) as connection:
-                begun = time.monotonic()
                 connection.sendall(beginning)
                 seconds, _ = seconds_until_closed(connection, begun, partial(connection.sendall, then))
             assert SHORT * 0.9 < seconds < SHORT + LATE

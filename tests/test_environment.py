@@ -2,17 +2,20 @@
 
 import argparse
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fuzzserver.arguments import make_parser
-from fuzzserver.environment import serving
+from fuzzserver.environment import serving, zig_of
 from fuzzserver.errors import CompileErrors
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
+from fuzzserver.zig.process import PipedChild
+from tests.support_zig_fake import fake_zig
 from tests.support_zig_sources import BROKEN
 
 
@@ -66,6 +69,23 @@ def test_our_log_is_shown(args: argparse.Namespace, zig: Zig, our_log: logging.L
     count = len(entries(web_server))
     our_log.error("later")
     assert len(entries(web_server)) == count
+
+
+def test_compiler_is_not_asked_in_the_main_thread(
+    args: argparse.Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None
+) -> None:
+    """There, a signal could come between the start of it and the note of that."""
+    threads = []
+    start = PipedChild.__init__
+
+    def note(self, *more) -> None:
+        threads.append(threading.current_thread())
+        start(self, *more)
+
+    monkeypatch.setattr(PipedChild, "__init__", note)
+    args.zig = str(fake_zig(tmp_path / "bin").path)
+    assert zig_of(args).version == "0.14.1"
+    assert threads and threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])

@@ -71,6 +71,12 @@ class Heard:
         return [event for event in self.events if isinstance(event, kind)]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end, subscribers get all the time that they need on a busy machine."""
+    monkeypatch.setattr(events, "STOP_SECONDS", WAIT)
+
+
 @pytest.fixture
 def observer(nothing_left: None) -> Iterator[Observer]:
     """A started observer that must leave nothing behind."""

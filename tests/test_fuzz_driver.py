@@ -11,7 +11,7 @@ from fuzzserver.corpus import Corpus
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.errors import CompileErrors, FuzzServerError, InputError, Stopped, TestRunnerError
 from fuzzserver.findings import FindingStore
-from fuzzserver.fuzz import backoff, watch
+from fuzzserver.fuzz import analysis, backoff, watch, worker
 from fuzzserver.fuzz.budget import Ending
 from fuzzserver.fuzz.driver import FuzzDriver
 from fuzzserver.fuzz.options import FuzzOptions
@@ -24,11 +24,11 @@ from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
 from tests.projects import write_project
-from tests.support_fuzzing import LIVELY_TESTS, PATIENT, Told, lively_command
+from tests.support_fuzzing import LIVELY_TESTS, PATIENCE, PATIENT, Told, lively_command
 from tests.support_time import WAIT, eventually
 from tests.support_zig_children import processes_naming
 from tests.support_zig_fake import compile_calls, fake_zig
-from tests.support_zig_sources import BROKEN, CRASHING_FUZZ, NO_FUZZ, write
+from tests.support_zig_sources import BROKEN, NO_FUZZ, write
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -112,6 +112,14 @@ def make(client: ZigCompileClient, server: Server) -> Iterator[Make]:
     yield make
     for driver in drivers:
         driver.stop()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever says where it is, or just ends, may be slow."""
+    monkeypatch.setattr(worker, "STACK_WAIT", PATIENCE)
+    monkeypatch.setattr(worker, "CLOSE_WAIT", PATIENCE)
+    monkeypatch.setattr(analysis, "LONGEST_HANG", PATIENCE)
 
 
 @pytest.fixture
@@ -198,7 +206,7 @@ def test_finding(make: Make, server: Server, work: Path) -> None:
     patient = server.test("fuzz patient")
     assert (patient.state, patient.restarts, patient.findings) == ("fuzzing", 0, 0)
     assert server.target().state == "fuzzing"
-    driver.finish(WAIT)
+    driver.finish(PATIENCE)
     (finding_id,) = driver.found
     (finding,) = driver.findings.all()
     assert (finding.id, finding.kind, finding.message) == (finding_id, "panic", "there is a b")
@@ -228,7 +236,7 @@ def test_last_words(make: Make, server: Server, work: Path) -> None:
     driver = make(lively_command(work), tests=("fuzz later",))
     driver.start(driver.build())
     server.wait_for(lambda: any("panic" in text for _, text, _ in server.log), "nothing is said")
-    driver.finish(WAIT)
+    driver.finish(PATIENCE)
     assert [each.kind for each in driver.failing] == ["panic"]
 
 
@@ -247,7 +255,7 @@ def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
 
     alone = make(lively_command(work), tests=("fuzz at once",))
     alone.start(alone.build())
-    assert alone.wait(WAIT) == Ending("All fuzz workers have ended.", met=True)
+    assert alone.wait(PATIENCE) == Ending("All fuzz workers have ended.", met=True)
     # It has made no run, but what it broke is what there is to say of it.
     assert alone.failing and alone.not_fuzzed == []
     server.wait_for(lambda: server.statuses()[-1] == ("stopped", "All fuzz workers have ended."))
@@ -364,6 +372,7 @@ TWO = STD + OTHER + PATIENT
 """Another build of the same test, and one test more."""
 
 
+@pytest.mark.timeout(900)  # Five builds.
 @pytest.mark.usefixtures("impatient")
 def test_watch(make: Make, server: Server, work: Path) -> None:
     """A changed source is built again: tests go on in the new build, new ones begin, old ones end."""
@@ -407,6 +416,7 @@ def test_watch(make: Make, server: Server, work: Path) -> None:
     assert workers_of(command) == []
 
 
+@pytest.mark.timeout(900)  # Three builds.
 @pytest.mark.usefixtures("impatient")
 def test_watch_mends_what_was_given_up(make: Make, server: Server, work: Path) -> None:
     """A test that was given up, or that was built to nothing, is taken up again when it is mended."""
@@ -467,9 +477,19 @@ def test_stop_while_compiling(make: Make, tmp_path: Path) -> None:
     assert processes_naming(str(tmp_path / "bin")) == []
 
 
+ENDLESS = """
+comptime {
+    @setEvalBranchQuota(4_000_000_000);
+    var on = false;
+    while (true) on = !on;
+}
+"""
+"""What compiles for hours."""
+
+
 def test_stop_while_compiling_for_real(make: Make, tmp_path: Path) -> None:
     """A stop ends the real compiler as well."""
-    root = write(tmp_path, main=CRASHING_FUZZ)
+    root = write(tmp_path, main=ENDLESS)
     error = build_and_stop(make(TestCommand.of_root(root)), lambda: processes_naming(str(root)))
     assert isinstance(error, Stopped)
     assert processes_naming(str(root)) == []
@@ -488,11 +508,15 @@ def test_stop_while_tests_run(make: Make, work: Path, caplog) -> None:
 
 def find_runner(folder: str) -> list[int]:
     """Test executables below ``folder`` that run."""
-    return [
-        pid
-        for pid in processes_naming(folder)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(folder.encode())
-    ]
+    found = []
+    for pid in processes_naming(folder):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue  # It is gone: a part of the compiler.
+        if command.startswith(folder.encode()):
+            found.append(pid)
+    return found
 
 
 def test_commands_that_cannot_be_found(client: ZigCompileClient, server: Server, tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ fuzz("a")
     (folder / "1").write_bytes(b"good")
     (group.folder / "go").touch()
     group.told.wait_for(lambda: group.failures, "it does not fail")
-    eventually(lambda: test.status.state == "fuzzing", "it does not go on")
+    eventually(lambda: len(group.notes()) == 2, "it is not started again")
+    group.wait_for_runs(test)
     assert [each.size for each in test.corpus.inputs()] == [len(b"good")]
     assert test.corpus.input(0) == b"good"
     assert len(group.failures) == 1
@@ -88,10 +89,7 @@ def test_end_while_left_out(group: Group, monkeypatch: pytest.MonkeyPatch) -> No
     bad, good = group.start(group.script(BAD + 'fuzz("good")'), "bad", "good", count=1)
     group.wait_for_runs(good)
     bad.stop()
-    assert group.instances is not None
-    (run,) = group.instances._runs
-    assert bad in run._rests
-    run._rests[bad] = 0.0
+    group.end_rest(0, bad)
     runs = good.session_runs
     eventually(lambda: good.session_runs > runs + 60, "it does not go on")
     assert [note["names"] for note in group.notes()] == [["bad", "good"], ["good"]]
@@ -104,11 +102,13 @@ def test_end_by_its_failure(group: Group) -> None:
         bad.stop("Enough.")
         return 1
 
-    (bad,) = group.start(group.script(BAD + 'fuzz("good")'), "bad", count=1)
+    wait = 'while not os.path.exists("go"): time.sleep(0.01)\n'
+    (bad,) = group.start(group.script(wait + BAD + 'fuzz("good")'), "bad", count=1)
     bad.failed = failed
     group.tests.append(good := group.test(bad.test.step, "good"))
     assert group.instances is not None
     group.instances.go_on(group.tests)
+    (group.folder / "go").touch()
     group.wait_for_runs(good)
     (run,) = group.instances._runs
     assert (bad.status.text, run._rests, list(run._backoffs)) == ("Enough.", {}, [good])
@@ -116,9 +116,11 @@ def test_end_by_its_failure(group: Group) -> None:
 
 def test_talkative_test_makes_room(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that prints all the time is interrupted as any other when one comes back that was left out."""
-    monkeypatch.setattr(backoff, "FIRST_DELAY", 0.2)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 30.0)
     code = 'turn("good")\nwhile True:\n    run()\n    os.write(2, b"still here\\n")\n    time.sleep(0.01)'
-    group.start(group.script(BAD + code), "bad", "good", count=1)
+    bad, _good = group.start(group.script(BAD + code), "bad", "good", count=1)
+    eventually(lambda: [text for _, _, text in group.log if "still here" in text], "it does not print")
+    group.end_rest(0, bad)
     eventually(lambda: len(group.notes()) >= 3, "it is not interrupted")
     assert group.notes()[2]["names"] == ["bad", "good"]
 

@@ -84,10 +84,12 @@ def test_zigs_newer_page_works(version: str, page: Page, server: WebServer, tmp_
         return [page.text(f"#fuzzEntries [slot={slot}]") for slot in slots]
 
     page.until(lambda: shown() == numbers(server, puppet, PERCENT[version]), PATIENCE)
-    assert page.texts("#stepList li") == [f"compile {puppet.name}", "fuzz fuzz sum", "fuzz other"]
-    classes = [step.get_attribute("class") for step in page.all("#stepList li")]
-    assert classes == ["step-success", "step-wip", "step-failure"]
-    assert page.text("#summaryStatus") == "Idle"
+    page.until(
+        lambda: page.texts("#stepList li") == [f"compile {puppet.name}", "fuzz fuzz sum", "fuzz other"]
+    )
+    classes = "return [...document.querySelectorAll('#stepList li')].map(step => step.className)"
+    page.until(lambda: page.script(classes) == ["step-success", "step-wip", "step-failure"])
+    page.until(lambda: page.text("#summaryStatus") == "Idle")
 
     puppet.cover_all(runs=500)
     page.until(lambda: shown() == numbers(server, puppet, PERCENT[version]))
@@ -98,18 +100,18 @@ def test_zigs_newer_page_works(version: str, page: Page, server: WebServer, tmp_
 
     page.until(lambda: not page.is_shown("#fuzzStatus"))
     place = f"{puppet.path('src/main.zig')}:{puppet.points[test].line}:{puppet.points[test].column} "
-    assert in_fuzzer(page, "#entryPointList code") == [place]
+    page.until(lambda: in_fuzzer(page, "#entryPointList code") == [place])
     # Its links are no links, but buttons with scripts in their HTML.
     page.script(f"{IN_FUZZER}.querySelector('#entryPointList button').click()")
     text = puppet.path("src/main.zig").read_text().strip()
     page.until(lambda: in_fuzzer(page, "#sourceText") == [text])
-    assert len(in_fuzzer(page, "#sourceText .c")) == len(puppet.find("src/main.zig"))
+    page.until(lambda: len(in_fuzzer(page, "#sourceText .c")) == len(puppet.find("src/main.zig")))
 
     page.click("#buttonRebuild")
     assert asked.wait(WAIT)
     server.set_status("building", "")
     page.until_text("#summaryStatus", "Running...")
-    assert page.attribute("#buttonRebuild", "disabled") is not None
+    page.until(lambda: page.attribute("#buttonRebuild", "disabled") is not None)
 
     server.set_target(TargetStatus("other", "other", "building"))
     page.until(lambda: page.texts("#stepList li")[-1:] == ["compile other"])

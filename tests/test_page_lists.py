@@ -149,6 +149,7 @@ def test_library_and_covered_files_can_be_hidden(page: Page, flat: Puppet) -> No
     page.until(lambda: "mem.zig" not in names(page))
     page.until_text("#filesNote", "3 of 4 files")
     flat.cover(*flat.find("src/main.zig"))
+    page.until(lambda: "2 / 2" in row_text(page, "main.zig"))
     page.click("#hideCovered")
     page.until(lambda: sorted(names(page)) == ["parser.zig", "util.c"])
     page.driver.refresh()

@@ -75,4 +75,4 @@ def test_a_compiler_that_works_again_brings_the_page_back(
     page.click("#noticeRetry")
     page.until_text("#sourceCoverage", "2 / 10 points covered", timeout=PATIENCE)
     page.until_hidden("#plain")
-    assert "fn" in page.texts(".tok-kw")
+    page.until(lambda: "fn" in page.texts(".tok-kw"))

@@ -11,8 +11,9 @@ from fuzzserver.wire.abi import OwnTag, ToClientTag
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
 from tests import support_heard, support_puppet
-from tests.support_browser import Page
+from tests.support_browser import PATIENCE, Page
 from tests.support_heard import asked, cut, heard, tags
+from tests.support_ports import quiet_port
 from tests.support_puppet import MAIN, PARSER, Puppet
 
 puppet, recorded = support_puppet.puppet, support_heard.recorded
@@ -67,14 +68,10 @@ def test_what_was_covered_while_it_was_away_is_shown(
     puppet.cover(0)
     page.visit(web_server.url)
     page.until_text("#statPoints", "1 / 19")
-    with_network = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    page.expect("ERR_INTERNET_DISCONNECTED", "WebSocket connection")
-    page.driver.execute_cdp_cmd("Network.enable", {})
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", with_network | {"offline": True})
-    page.script("sockets.at(-1).close()")
-    page.until_text("#connection", "reconnecting")
-    puppet.cover(1, 2, 3)
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", with_network)
+    with page.offline():
+        page.script("sockets.at(-1).close()")
+        page.until_text("#connection", "reconnecting")
+        puppet.cover(1, 2, 3)
     page.until_text("#statPoints", "4 / 19")
     assert INDEX not in tags(page)
     puppet.reset()
@@ -136,14 +133,13 @@ def test_a_restarted_server_sends_its_index(
     page = recorded
     page.expect_lost_server()
     made = Puppet(tmp_path)
-    port = 0
+    address = ("127.0.0.1", quiet_port())
     for runs in 1, 2, 4:
-        with WebServer(zig=zig, cache_dir=zig_cache, listen_address=("127.0.0.1", port)) as server:
+        with WebServer(zig=zig, cache_dir=zig_cache, listen_address=address) as server:
             made.run(runs)
             made.show(server)
-            if port == 0:
+            if runs == 1:
                 page.visit(server.url)
-            port = server.port
             page.until_text("#statTotalRuns", str(2 * runs - 1))
             assert tags(page).count(INDEX) == 1
             cut(page)
@@ -174,7 +170,7 @@ def slow_wasm(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     go_on = threading.Event()
 
     def build_late(*args) -> Path:
-        assert go_on.wait(120)
+        assert go_on.wait(PATIENCE)
         return build_wasm_binary(*args)
 
     monkeypatch.setattr("fuzzserver.zig.page_compiler.build_wasm_binary", build_late)
@@ -195,6 +191,6 @@ def test_a_connection_that_is_cut_before_the_page_can_read(
         assert INDEX in tags(page)
     finally:
         slow_wasm()
-    page.until_text("#statPoints", "0 / 19")
+    page.until_text("#statPoints", "0 / 19", timeout=PATIENCE)
     cut(page)
     assert INDEX not in tags(page)

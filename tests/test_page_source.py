@@ -171,10 +171,12 @@ def test_the_card_lies_within_the_window(page: Page, web_server: WebServer, tmp_
     page.until_shown(".mark.current")
     page.script("document.querySelector('.mark.current').focus()")
     page.until_shown("#pointCard")
-    assert page.script(
+    within = (
         "const box = document.querySelector('#pointCard').getBoundingClientRect();"
         "return box.left >= 0 && box.right <= innerWidth && box.top >= 0 && box.bottom <= innerHeight"
     )
+    page.until(lambda: page.script(within))
+    page.stays(lambda: page.script(within), 5)
 
 
 @pytest.mark.usefixtures("opened")

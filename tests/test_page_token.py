@@ -10,6 +10,7 @@ from fuzzserver import WebServer
 from fuzzserver.access import Access
 from fuzzserver.zig.installation import Zig
 from tests.support_browser import Page, chromium
+from tests.support_ports import quiet_port
 from tests.support_puppet import Puppet
 from tests.support_tls import make_certificate
 
@@ -21,7 +22,8 @@ def serve(zig: Zig, zig_cache: Path) -> Iterator[Callable[..., WebServer]]:
     """Starts servers."""
     servers: list[WebServer] = []
 
-    def start(port: int = 0, access: Access = WITH_TOKEN) -> WebServer:
+    def start(port: int | None = None, access: Access = WITH_TOKEN) -> WebServer:
+        port = port or quiet_port()
         server = WebServer(zig=zig, cache_dir=zig_cache, listen_address=("127.0.0.1", port), access=access)
         server.start()
         servers.append(server)

@@ -16,6 +16,8 @@ from tests.projects import write_project, zig_web_server
 from tests.support_web import Seen, request, viewer, watch
 from tests.support_zig_server import end_fuzzers, find_pair
 
+pytestmark = pytest.mark.timeout(900)
+
 ROUTES = (
     "/",
     "/debug",
@@ -54,7 +56,7 @@ def both(request, zig: Zig, zig_cache: Path, work: Path) -> Iterator[BothServers
                 message = watch(connection, "entry_points").entry_points
                 indexes = struct.unpack(f"<{len(message) // 4 - 1}I", message[4:])
         end_fuzzers(pid)
-        with viewer(port) as connection:
+        with viewer(port, ping_interval=None) as connection:
             zig_seen = watch(connection)
         step, coverage_id = find_pair(project)
         seen_pcs = SeenPcs(step.coverage_file_path(coverage_id))

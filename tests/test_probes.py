@@ -15,7 +15,6 @@ import h11
 import pytest
 
 from fuzzserver import FuzzRunStep, SourcePath
-from fuzzserver.access import Limits
 from fuzzserver.web import connection as connection_module
 from tests.support_facts import held
 from tests.support_http import (
@@ -27,12 +26,10 @@ from tests.support_http import (
     receive_all,
     upgrade_request,
 )
+from tests.support_patience import PATIENT
 from tests.support_probes import MAX_BODY, PROBES, SMUGGLED, TLS_HELLO, Probe, head, post
 from tests.support_site import CANARY, NOTHING, PAGE, Site, furnished
 from tests.support_time import WAIT, eventually
-
-PATIENT = Limits(head_seconds=WAIT, body_seconds=WAIT)
-"""With these, a connection that is closed in time is not closed because the time is over."""
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,12 @@
 """Child processes: pipes drained at once, deadlines kept, nothing left behind."""
 
+import itertools
 import os
 import signal
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,19 +94,18 @@ def test_deadline_of_a_chatty_child() -> None:
 
 def test_deadline_of_each_answer() -> None:
     """A deadline given as a function is asked for again while waiting."""
-    asked: list[float] = []
+    seen: list[tuple[str, bytes]] = []
+    asked: list[int] = []
 
     def deadline() -> float:
-        asked.append(time.monotonic())
-        return asked[0] + WAIT if len(asked) < 3 else 0.0
+        asked.append(len(seen))
+        return 0.0 if asked.count(1) == 2 else soon()
 
-    with PipedChild(python(SLEEP)) as child:
-        seen = []
-        with pytest.raises(ChildTimeout):
-            for item in child.output(deadline):
-                seen.append(item)
+    with PipedChild(python(SLEEP)) as child, pytest.raises(ChildTimeout):
+        for item in child.output(deadline):
+            seen.append(item)
     assert seen == [("stdout", b"ready\n")]
-    assert len(asked) == 3
+    assert asked.count(1) == 2
 
 
 def test_wait_has_a_timeout() -> None:
@@ -146,8 +147,18 @@ def test_grandchild_that_holds_the_pipes() -> None:
     wait_until_gone(grandchild)
 
 
-def test_last_words_of_a_grandchild() -> None:
+def test_words_that_are_read_late(monkeypatch) -> None:
+    """What a child wrote before its end is read, however long that was ago."""
+    clock = itertools.count(time.monotonic(), 10.0)
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with PipedChild(python("print('words')")) as child:
+        assert child.wait(WAIT) == 0
+        assert b"".join(data for _, data in child.output()) == b"words\n"
+
+
+def test_last_words_of_a_grandchild(monkeypatch) -> None:
     """What a grandchild still writes when its parent is gone is not lost."""
+    monkeypatch.setattr(process, "_LINGER", WAIT)
     code = """
 import os, time
 parent = os.getpid()
@@ -155,7 +166,6 @@ if os.fork() == 0:
     while os.getppid() == parent:
         time.sleep(0.001)
     print("last words", flush=True)
-    time.sleep(1000)
 """
     with PipedChild(python(code)) as child:
         assert read(child) == b"last words\n"
@@ -187,8 +197,9 @@ def test_close_ends_a_running_child() -> None:
         os.waitpid(child.pid, os.WNOHANG)
 
 
-def test_close_twice() -> None:
+def test_close_twice(monkeypatch) -> None:
     """The second close does nothing, and what comes after it does no harm."""
+    monkeypatch.setattr(process, "GRACE", WAIT)
     child = PipedChild(python(SLEEP))
     child.close()
     status = child.wait()
@@ -219,8 +230,9 @@ def test_close_of_a_child_that_ignores_sigterm(monkeypatch) -> None:
 
 def test_close_with_a_grandchild_that_ignores_sigterm() -> None:
     """What a polite child leaves behind does not survive it."""
-    code = FORK.replace("time.sleep", "import signal; signal.signal(15, signal.SIG_IGN); time.sleep")
-    with PipedChild(python(code + "time.sleep(1000)")) as child:
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + FORK
+    code += "signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(1000)"
+    with PipedChild(python(code)) as child:
         grandchild = int(next(child.output(soon()))[1])
     wait_until_gone(grandchild)
 

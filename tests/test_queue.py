@@ -23,6 +23,7 @@ from fuzzserver.coverage.queue import (
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.step import FuzzRunStep
 from tests.support_native import hand_made_step
+from tests.support_time import eventually
 
 
 class Running:
@@ -447,9 +448,7 @@ def test_histories_grow_while_the_thread_runs(running, debug_pair, tmp_path, mon
         with (tmp_path / "v" / debug_pair.coverage_file.name).open("r+b") as file:
             file.seek(24 + at)
             file.write(b"\x01")
-        deadline = time.monotonic() + 30
-        while coverage_map.history.first_covered[8 * at] == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: coverage_map.history.first_covered[8 * at], "a new point gets no time")
     finally:
         stopped.set()
         thread.join(60)

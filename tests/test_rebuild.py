@@ -11,6 +11,7 @@ from fuzzserver.observer import Observer
 from fuzzserver.zig.installation import Zig
 from tests.projects import write_project
 from tests.support_time import eventually
+from tests.support_zig_cli import BUILD_WAIT
 
 
 def test_tests_are_built_again_while_they_are_fuzzed(
@@ -24,10 +25,11 @@ def test_tests_are_built_again_while_they_are_fuzzed(
         with pytest.raises(InputError, match="nobody builds here"):
             observer.rebuild()
         with FuzzSession(project, options, observer, zig=zig, cache_dir=zig_cache) as session:
-            eventually(lambda: session.started is not None, "it is not fuzzed")
+            eventually(lambda: session.started is not None, "it is not fuzzed", BUILD_WAIT)
             (before,) = session.targets
             eventually(lambda: _accepts(observer), "nobody builds")
-            eventually(lambda: "Fuzzing the build of" in observer.status.text, "it is not built again")
+            is_built = "Fuzzing the build of"
+            eventually(lambda: is_built in observer.status.text, "it is not built again", BUILD_WAIT)
             (after,) = session.targets
             assert (after.id, after.earlier) == (before.id or after.id, ())
             assert after.tests[0].restarts == 0

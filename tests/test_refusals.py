@@ -3,6 +3,8 @@
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests.support_http import (
     upgrade_request,
 )
 from tests.support_lookalikes import HOSTS, ORIGINS
+from tests.support_patience import PATIENT, SHORT, nobody_let_in
 from tests.support_probes import head, headers, post
 from tests.support_site import CANARY, NOTHING, PAGE, Site, furnished
 from tests.support_time import WAIT
@@ -324,13 +327,28 @@ def one_of_each(site: Site) -> dict[int, bytes]:
     }
 
 
+def answer_to_half_a_request(site: Site, data: bytes) -> bytes:
+    """What is said to who does not go on: the server has all that comes before it waits for more."""
+    http_server = site.server._http_server
+    assert http_server is not None
+    patience = http_server.limits
+    http_server.limits = replace(patience, head_seconds=SHORT)
+    with ExitStack() as stack:
+        with nobody_let_in(site.server):
+            connection = stack.enter_context(connected(site.port))
+            connection.sendall(data)
+        received = receive_all(connection)
+    http_server.limits = patience
+    return received
+
+
 def test_headers_of_each_status(tmp_path: Path) -> None:
     """Errors forbid browsers as much as pages do, and say nothing of the request."""
     seen = set()
-    with furnished(tmp_path, limits=Limits(head_seconds=0.5)) as site:
+    with furnished(tmp_path) as site:
         for status, data in one_of_each(site).items():
             data = data.replace(b"HOST", site.host.encode())
-            received = exchange(site.port, data, hang_up=status != 408)
+            received = answer_to_half_a_request(site, data) if status == 408 else exchange(site.port, data)
             (answer,) = parse_responses(received)
             assert answer.status == status
             if status in (200, 304):
@@ -369,7 +387,7 @@ def test_headers_of_500(tmp_path: Path) -> None:
 
 def test_headers_of_503(tmp_path: Path) -> None:
     """One connection, one viewer, one archive or one report too many."""
-    with furnished(tmp_path, limits=Limits(viewers=0, archives=0, reports=0)) as site:
+    with furnished(tmp_path, limits=replace(PATIENT, viewers=0, archives=0, reports=0)) as site:
         for data in (
             upgrade_request(site.host, f"X: {MARK}"),
             head(f"X: {MARK}", target="/sources.tar"),

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_other_servers_do_not_get_the_token(answers: Answers, asked: list[bytes]
 def test_an_answer_that_comes_too_slowly(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up, though there is always a little more."""
     clock = iter(range(0, 10_000, 200))
-    monkeypatch.setattr(remote.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     monkeypatch.setattr(remote, "PIECE", 1)
     with pytest.raises(InputError, match="the answer is not there after 300 s"):
         answers(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000)).get("x")

@@ -12,7 +12,8 @@ from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
-from tests.support_failures import TESTS, build_repro, test_name
+from tests.support_failures import TESTS, be_patient, build_repro, let_time_fly, test_name
+from tests.support_fuzzing import PATIENCE
 from tests.support_time import WAIT, eventually
 from tests.support_zig_children import processes_naming
 
@@ -39,12 +40,22 @@ def children() -> Iterator[ChildGroup]:
         yield group
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever says where it is may be slow."""
+    be_patient(monkeypatch)
+
+
 @pytest.fixture
 def make(executable: Path, children: ChildGroup, tmp_path: Path) -> Make:
     """Makes a reproducer for a test."""
 
-    def make(test: str, executable: Path = executable, **limits: float) -> Reproducer:
-        return Reproducer(children, executable, test_name(test), tmp_path, **limits)  # type: ignore[arg-type]
+    def make(
+        test: str, executable: Path = executable, timeout: float = PATIENCE, max_memory: int = 2048 * MIB
+    ) -> Reproducer:
+        return Reproducer(
+            children, executable, test_name(test), tmp_path, timeout=timeout, max_memory=max_memory
+        )
 
     return make
 
@@ -101,18 +112,19 @@ def test_leak(make: Make) -> None:
     assert [frame.function for frame in failure.frames] == ["makeBuffer", "leaks"]
 
 
-def test_hang(make: Make) -> None:
+def test_hang(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that does not end in time is interrupted where it is."""
-    failure = make("hang", timeout=2.0).run(b"")
+    let_time_fly(monkeypatch)
+    failure = make("hang", timeout=1000.0).run(b"")
     assert failure is not None
-    assert (failure.kind, failure.message) == ("hang", "did not end within 2 s")
+    assert (failure.kind, failure.message) == ("hang", "did not end within 1000 s")
     assert [frame.function for frame in failure.frames] == ["spin", "neverEnds"]
     assert "deep.zig" in failure.stack and "Arithmetic" not in failure.stack
 
 
 def test_memory(make: Make) -> None:
     """A test that takes too much memory is interrupted where it is, long before the time is over."""
-    failure = make("memory", timeout=WAIT, max_memory=100 * MIB).run(b"")
+    failure = make("memory", max_memory=100 * MIB).run(b"")
     assert failure is not None
     assert (failure.kind, failure.message) == ("out of memory", "used more than 100 MiB")
     assert failure.frames[-1].function == "takesAllMemory"
@@ -200,10 +212,11 @@ def test_test_that_fails_before_it_gets_an_input(make: Make) -> None:
     assert make("fails before").shortest_prefix(b"abc", Failure("error", "error.NotReady", "", ())) == b""
 
 
-def test_prefix_that_hangs(make: Make) -> None:
+def test_prefix_that_hangs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time limit is that of one prefix, and the shortest that exceeds it is found."""
+    let_time_fly(monkeypatch)
     hang = Failure("hang", "", "", ())
-    assert make("hangs on x", timeout=0.5).shortest_prefix(b"xxxxxx", hang) == b"xxx"
+    assert make("hangs on x", timeout=1000.0).shortest_prefix(b"xxxxxx", hang) == b"xxx"
 
 
 def test_many_prefixes_are_quick(make: Make, monkeypatch) -> None:

@@ -16,6 +16,7 @@ from fuzzserver.fuzz.reproducer import Reproducer
 from fuzzserver.paths import repro_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
+from tests.support_fuzzing import PATIENCE
 from tests.zigs import every_zig, zig_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -237,7 +238,7 @@ def test_seen_again(version: str, zig_cache: Path, work: Path, children: ChildGr
 
     def run(test: str, data: bytes) -> Failure | None:
         name = f"faults.test.{test}"
-        return Reproducer(children, executable, name, tmp_path, timeout=20.0).run(data)
+        return Reproducer(children, executable, name, tmp_path, timeout=PATIENCE).run(data)
 
     recorded = version if version in RELEASES else "0.14.1"
     for test in ("error", "panic", "segfault", "leak", "log", "double free", "recursion", "exit"):

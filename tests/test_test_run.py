@@ -12,6 +12,7 @@ import pytest
 from fuzzserver.corpus import Corpus, SharedCorpus
 from fuzzserver.coverage.queue import CoverageMsg
 from fuzzserver.fuzz import backoff as module
+from fuzzserver.fuzz import worker
 from fuzzserver.fuzz.backoff import MAX_DEATHS
 from fuzzserver.fuzz.failure import Failure
 from fuzzserver.fuzz.test_run import FuzzTestRun
@@ -21,9 +22,9 @@ from fuzzserver.status import TestStatus
 from fuzzserver.step import FuzzRunStep
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
-from tests.support_failures import TESTS, build_failing, test_name
-from tests.support_fuzzing import Told, lively
-from tests.support_time import WAIT, eventually
+from tests.support_failures import SPINNING, TESTS, build_failing, test_name
+from tests.support_fuzzing import PATIENCE, Told, lively
+from tests.support_time import Clock, eventually
 from tests.support_zig_children import processes_naming
 from tests.support_zig_runner import runner
 
@@ -96,9 +97,16 @@ class Life:
 
     def join(self) -> None:
         """Wait for the end, after which nothing is left."""
-        self.thread.join(WAIT)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), "the life does not end"
         assert processes_naming(str(self.folder / "cache")) == []
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever says where it is, or just ends, may be slow."""
+    monkeypatch.setattr(worker, "STACK_WAIT", PATIENCE)
+    monkeypatch.setattr(worker, "CLOSE_WAIT", PATIENCE)
 
 
 @pytest.fixture
@@ -141,8 +149,8 @@ def ends_at_once(folder: Path, name: str = "fake") -> FuzzTest:
 def test_failure_and_restart(life: Life, lives: Callable[[str], FuzzTest]) -> None:
     """A test that fails is told with its input, fuzzed again, and found again, with counts that add up."""
     run = life.start(lives("fuzz later"))
-    life.told.wait_for(lambda: len(life.told.of(tuple)) == 3, "it fails only once")
-    first, second, _third = life.told.of(tuple)
+    life.told.wait_for(lambda: len(life.told.of(tuple)) >= 3, "it fails only once")
+    first, second, *_ = life.told.of(tuple)
     for end, failure, data in (first, second):
         assert (failure.kind, failure.message) == ("panic", "there is a b")
         assert b"b" in data
@@ -162,16 +170,19 @@ def test_failure_and_restart(life: Life, lives: Callable[[str], FuzzTest]) -> No
 
 
 @pytest.mark.usefixtures("fast")
-def test_gives_up(life: Life, lives: Callable[[str], FuzzTest], caplog) -> None:
+def test_gives_up(
+    life: Life, lives: Callable[[str], FuzzTest], monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
     """A test that fails on its first input each time is given up, with each failure told."""
+    monkeypatch.setattr(module, "MAX_DEATHS", 3)
     run = life.start(lives("fuzz at once"))
     life.join()
-    assert len(life.told.of(tuple)) == MAX_DEATHS
+    assert len(life.told.of(tuple)) == 3
     assert {failure.message for _, failure, _ in life.told.of(tuple)} == {"error.AtOnce"}
     status = run.status
-    assert (status.state, status.restarts, status.n_runs) == ("failed", MAX_DEATHS - 1, 0)
-    assert status.text.startswith(f"Gave up after {MAX_DEATHS} workers that made no run.\nWorker exited")
-    assert f"'{status.name}': {MAX_DEATHS} workers in succession made no run" in caplog.text
+    assert (status.state, status.restarts, status.n_runs) == ("failed", 2, 0)
+    assert status.text.startswith("Gave up after 3 workers that made no run.\nWorker exited")
+    assert f"'{status.name}': 3 workers in succession made no run" in caplog.text
     run.stop()
     assert run.status.state == "failed"
 
@@ -219,12 +230,18 @@ def test_fault_of_the_fuzzer(life: Life, lives: Callable[[str], FuzzTest], caplo
     assert not [text for _, text in life.log if text.startswith("Worker")]
 
 
-def test_hang_and_memory_are_failures(life: Life, failing: Callable[[str], FuzzTest]) -> None:
-    """A test that takes too long or too much fails where it was interrupted."""
-    life.start(failing("silent hang"), WorkerLimits(hang=2.0))
+def test_hang_is_a_failure(
+    life: Life, failing: Callable[[str], FuzzTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that takes too long fails where it was interrupted."""
+    clock = Clock()
+    monkeypatch.setattr(worker, "time", clock)
+    life.start(failing("silent hang"), WorkerLimits(hang=1000.0))
+    eventually((life.folder / SPINNING).exists, "it does not hang")
+    clock.ahead += 2000.0
     life.told.wait_for(lambda: life.told.of(tuple), "nothing fails")
-    ((_, failure, _),) = life.told.of(tuple)
-    assert (failure.kind, failure.message) == ("hang", "made no new run for 2 s")
+    _, failure, _ = life.told.of(tuple)[0]
+    assert (failure.kind, failure.message) == ("hang", "made no new run for 1000 s")
     assert [frame.function for frame in failure.frames] == ["spinSilently", "neverEndsNorSpeaks"]
 
 
@@ -287,13 +304,13 @@ def test_seeds(life: Life, lives: Callable[[str], FuzzTest], tmp_path: Path, cap
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "word").write_bytes(b"-" * 200 + b"canyoufindme")
     test = lives("fuzz word")
-    run = life.start(test, shared=SharedCorpus(tmp_path / "seeds", test.name))
+    life.start(test, shared=SharedCorpus(tmp_path / "seeds", test.name))
     life.told.wait_for(lambda: life.told.of(tuple), "the seed is not taken in")
     _, failure, data = life.told.of(tuple)[0]
     assert failure.message == "found it" and b"canyoufindme" in data
     assert f"'{test.name}': 1 of 1 inputs in '{tmp_path / 'seeds'}' are new to it" in caplog.text
-    assert run.status.restarts == 0
-    assert life.states()[:2] == ["waiting", "fuzzing"]
+    crashed = life.wait_for(lambda status: status.state == "crashed", "no status")
+    assert (crashed.restarts, life.states()[:3]) == (0, ["waiting", "fuzzing", "crashed"])
 
 
 SEEDS = {b"seed", b"in the place of a folder"}

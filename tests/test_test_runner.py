@@ -1,6 +1,7 @@
 """Asking a test executable for its fuzz tests: real ones, troubled ones, and what is none."""
 
 import logging
+import re
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from fuzzserver.errors import TestRunnerError
 from fuzzserver.fuzz.build import build_tests
 from fuzzserver.fuzz.test_command import TestCommand
+from fuzzserver.wire.messages import ClientTag, ServerTag, client_message
 from fuzzserver.zig import test_runner
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.process import ChildGroup
@@ -41,7 +43,8 @@ test "writes to stdout" { try std.io.getStdOut().writeAll("what is this on the p
 test "fuzz last" { try std.testing.fuzz({}, nothing, .{}); }
 """
 
-TIMEOUT = 3.0
+HANGS = re.findall(r'^test "(.*?)"', TROUBLED, re.MULTILINE).index("hangs")
+TIMEOUT = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,15 @@ def test_project(debug_pair: FuzzedPair, tmp_path) -> None:
 
 def test_troubled_tests(troubled: Path, tmp_path, monkeypatch, caplog) -> None:
     """No test that fails, crashes, exits, hangs or writes what it should not hides the fuzz tests."""
-    monkeypatch.setattr(test_runner, "TEST_TIMEOUT", TIMEOUT)
+    ask = test_runner._Conversation.ask
+
+    def ask_impatiently(self: test_runner._Conversation, question: bytes, answer_tag: ServerTag) -> bytes:
+        hangs = question == client_message(ClientTag.RUN_TEST, HANGS)
+        with monkeypatch.context() as patch:
+            patch.setattr(test_runner, "TEST_TIMEOUT", TIMEOUT if hangs else WAIT)
+            return ask(self, question, answer_tag)
+
+    monkeypatch.setattr(test_runner._Conversation, "ask", ask_impatiently)
     with caplog.at_level(logging.WARNING, "fuzzserver"):
         found = find(troubled, tmp_path)
     assert len(found.names) == 11

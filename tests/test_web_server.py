@@ -25,7 +25,7 @@ from fuzzserver import (
     WebServer,
     paths,
 )
-from fuzzserver.access import Limits
+from fuzzserver.coverage import queue
 from fuzzserver.errors import InputError
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.status import Progress
@@ -34,7 +34,8 @@ from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.installation import Zig
 from tests.projects import FuzzedPair
 from tests.support_http import exchange
-from tests.support_time import eventually
+from tests.support_patience import PATIENT
+from tests.support_time import WAIT, eventually
 from tests.support_web import request, viewer, watch
 
 CACHE_CONTROL = "max-age=0, must-revalidate"
@@ -212,7 +213,7 @@ def test_sources_wait_for_a_build_that_is_under_way(web_server: WebServer, tmp_p
     web_server.add_step(FuzzRunStep("x", tmp_path, inputs=(SourcePath(str(tmp_path), "a.zig"),)))
     assert not answers
     web_server.set_status("fuzzing", "")
-    thread.join(30)
+    thread.join(WAIT)
     assert b"// a\n" in answers[0].body
 
 
@@ -224,7 +225,7 @@ def test_head_of_the_sources_waits_for_no_build(web_server: WebServer) -> None:
 
 def test_those_who_wait_for_sources_are_not_many(zig: Zig, zig_cache: Path, tmp_path: Path) -> None:
     """Clients that have left in the meantime would take all connections."""
-    limits = Limits(archives=2)
+    limits = replace(PATIENT, archives=2)
     with WebServer(zig=zig, cache_dir=zig_cache, limits=limits) as server:
         server.set_status("building", "Compiling ...")
         waiting = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(2)]
@@ -321,33 +322,31 @@ def test_fifty_starts_and_stops_leave_nothing(zig: Zig, debug_pair: FuzzedPair, 
     assert children() <= before
 
 
-def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) -> None:
-    """The server does not wait for the compiler."""
-    fake = tmp_path / "zig"
+def stopped_while_it_compiles(zig: Zig, folder: Path) -> bytes:
+    """What a client is answered who waits for the page when a server stops: its compiler never ends."""
+    fake = folder / "zig"
     fake.write_text(f'#!/bin/sh\n[ "$1" = build-exe ] && exec sleep 600\nexec "{zig.path}" "$@"\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    server = WebServer(zig=Zig(fake), cache_dir=tmp_path)
-    server.start()
     answers = []
-    thread = threading.Thread(
-        target=lambda: answers.append(exchange(server.port, old_request(server.port, "/main.wasm")))
-    )
-    thread.start()
-    while not server._page_compiler._client._children._children:
-        pass
-    server.stop()
-    thread.join(10)
-    assert answers[0] == b"" or b" 500 " in answers[0]
+    with WebServer(zig=Zig(fake), cache_dir=folder) as server:
+        thread = threading.Thread(
+            target=lambda: answers.append(exchange(server.port, old_request(server.port, "/main.wasm")))
+        )
+        thread.start()
+        eventually(lambda: server._page_compiler._client._children._children, "nothing is compiled")
+    thread.join(WAIT)
+    return answers[0]
+
+
+def test_stop_ends_a_compile_that_a_request_waits_for(zig: Zig, tmp_path: Path) -> None:
+    """The server does not wait for the compiler."""
+    answer = stopped_while_it_compiles(zig, tmp_path)
+    assert answer == b"" or b" 500 " in answer
 
 
 def test_stop_is_no_error_of_a_compile(zig: Zig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Ctrl-C while the page is compiled for the first time is not worth a line."""
-    with WebServer(zig=zig, cache_dir=tmp_path) as server:
-        ask = threading.Thread(target=lambda: exchange(server.port, old_request(server.port, "/main.wasm")))
-        ask.start()
-        while not server._page_compiler._client._children._children:
-            pass
-    ask.join(10)
+    stopped_while_it_compiles(zig, tmp_path)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -379,6 +378,9 @@ def test_client_that_resets_is_no_error(web_server: WebServer, caplog: pytest.Lo
         connection.sendall(b"GET / HT")
         connection.close()
     assert request(web_server.port, "/").status == 200
+    assert web_server._http_server is not None
+    connections = web_server._http_server._connections
+    eventually(lambda: not connections, "connections are left")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -411,7 +413,7 @@ def test_errors_of_the_coverage_thread_are_shown_in_the_status(
     web_server.post(CoverageMsg(1, step))
     web_server.post(EntryPointMsg(1, 0x1000))
     with viewer(web_server.port, subprotocols=["fuzzserver"]) as connection:
-        while "cannot open coverage file" not in str(connection.recv(30)):
+        while "cannot open coverage file" not in str(connection.recv(WAIT)):
             pass
 
 
@@ -431,28 +433,31 @@ def test_details_without_a_map(zig: Zig) -> None:
     assert shown == {"progress": None, "map": None, "marks": []}
 
 
-def test_progress(web_server: WebServer, debug_pair: FuzzedPair) -> None:
+def test_progress(web_server: WebServer, debug_pair: FuzzedPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far a build is, and then how far the debug info is read, of which the coverage thread tells."""
-    seen = []
+    seen, is_seen = [], threading.Event()
+    prepare = queue.prepare_tables
+    monkeypatch.setattr(queue, "prepare_tables", lambda *args: is_seen.wait(WAIT) and prepare(*args))
     web_server.set_progress(Progress("Compiling the tests of a ...", 1, 2))
     assert details(web_server)["progress"] == {"text": "Compiling the tests of a ...", "done": 1, "total": 2}
     web_server.set_progress(Progress("Finding out ..."))
     assert details(web_server)["progress"] == {"text": "Finding out ...", "done": None, "total": None}
     web_server.set_progress(None)
     web_server.post(CoverageMsg(debug_pair.coverage_id, debug_pair.step))
+    eventually(lambda: details(web_server)["progress"], "nothing is told")
     while web_server.coverage_files.first() is None:
         seen.append(details(web_server)["progress"])
+        is_seen.set()
     told = [progress for progress in seen if progress is not None]
     assert {progress["text"] for progress in told} == {f"Reading the debug info of {debug_pair.step.name}"}
-    assert details(web_server)["progress"] is None
+    eventually(lambda: details(web_server)["progress"] is None, "it is never done")
 
 
 def wait_for_map(web_server: WebServer, pair: FuzzedPair, key: str = "") -> None:
     """Have a map shown, with a history that nobody keeps."""
     step = FuzzRunStep(pair.step.name, pair.executable, coverage_file=pair.coverage_file, key=key)
     web_server.post(CoverageMsg(pair.coverage_id, step))
-    while web_server.coverage_files.get(pair.coverage_id) is None:
-        time.sleep(0.01)
+    eventually(lambda: web_server.coverage_files.get(pair.coverage_id), "there is no map")
 
 
 def test_map(web_server: WebServer, debug_pair: FuzzedPair) -> None:

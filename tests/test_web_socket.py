@@ -8,16 +8,19 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fuzzserver import WebServer
-from fuzzserver.access import Limits
-from fuzzserver.web import web_socket
+from fuzzserver.web import connection, web_socket
 from fuzzserver.zig.installation import Zig
 from tests.support_echo import LIMITS, make_echo
+from tests.support_facts import unread
 from tests.support_http import KEY, exchange, parse_responses, reset, upgrade_request
+from tests.support_patience import PATIENT
 from tests.support_server import ServerProcess
 from tests.support_sockets import (
     BINARY,
@@ -27,15 +30,17 @@ from tests.support_sockets import (
     PING,
     PONG,
     TEXT,
-    Ending,
     RawClient,
     close_payload,
     frame,
 )
-from tests.support_time import eventually
+from tests.support_time import Clock, eventually
 
-AT_ONCE = 1.0
-"""Seconds within which abuse must end, on a machine with much else to do. Figures are printed."""
+FOR_EVER = 1000.0
+"""Seconds until the server asks whether a client is there, and until it hangs up on one."""
+
+CHEAP = 1.0
+"""Seconds of processor time that abuse may cost on a slow machine. Figures are printed."""
 
 BAD_TEXTS = {
     "lone continuation": b"\x80",
@@ -107,18 +112,19 @@ def echo_port(web_server: WebServer) -> int:
     return web_server.port
 
 
+@pytest.fixture(autouse=True)
+def no_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends, is ended at once: nobody waits for ever."""
+    monkeypatch.setattr(web_socket, "PING_INTERVAL", FOR_EVER)
+    monkeypatch.setattr(web_socket, "CLOSE_GRACE", FOR_EVER)
+
+
 @pytest.fixture(scope="module")
 def process(zig_cache: Path) -> Iterator[ServerProcess]:
     """A server of coverage whose memory and time are looked at."""
-    with ServerProcess(zig_cache) as process:
+    with ServerProcess(zig_cache, ping_interval=FOR_EVER) as process:
         yield process
         assert process.errors == []
-
-
-def assert_at_once(ending: Ending) -> None:
-    """It was told so, and saw the end."""
-    assert ending.closed_after < AT_ONCE
-    assert ending.ended_after < AT_ONCE
 
 
 # ---------------------------------------------------------------------- by hand what Autobahn checks, too
@@ -186,7 +192,6 @@ def test_bad_text_is_not_waited_for(echo_port: int) -> None:
     with RawClient(echo_port) as client:
         ending = client.conclude(frame(TEXT, b"good \xff" + bytes(1000))[: 6 + 8 + 2])
     assert ending.code == 1007
-    assert_at_once(ending)
 
 
 @pytest.mark.parametrize("payload", [b"", *(close_payload(code) for code in (1000, 1001, 3000, 4999))])
@@ -195,7 +200,6 @@ def test_close_is_answered(echo_port: int, payload: bytes) -> None:
     with RawClient(echo_port) as client:
         ending = client.conclude(frame(CLOSE, payload))
     assert [each.payload[:2] for each in ending.frames] == [payload]
-    assert_at_once(ending)
 
 
 def test_nothing_counts_after_a_close_frame(echo_port: int) -> None:
@@ -205,7 +209,6 @@ def test_nothing_counts_after_a_close_frame(echo_port: int) -> None:
             ending = client.conclude(frame(CLOSE, close_payload(1000, b"bye")) + rest)
         assert [each.opcode for each in ending.frames] == [CLOSE]
         assert ending.code == 1000
-        assert_at_once(ending)
 
 
 def test_frames_right_behind_the_handshake(echo_port: int) -> None:
@@ -220,12 +223,14 @@ def test_frames_do_not_wait_for_each_other(echo_port: int) -> None:
     found = []
     with RawClient(echo_port) as client:
         for _ in range(40):  # As many as may come in a row.
+            # The client's system would say at once that the first part arrived, and those after a pause.
+            client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             begun = time.monotonic()
             client.send(frame(TEXT, b"one") + frame(TEXT, b"two"))
             assert [client.frame_with(TEXT).payload for _ in range(2)] == [b"one", b"two"]
             found.append(time.monotonic() - begun)
     print(f"p50 {sorted(found)[20] * 1000:.2f} ms")
-    assert sorted(found)[20] < 0.02
+    assert min(found) < 0.03  # The system would wait for 40 ms each time, a busy machine does not.
 
 
 # ---------------------------------------------------------------------- what a viewer may not
@@ -239,7 +244,6 @@ def test_violations(web_server: WebServer, nothing_left: None, piece: int) -> No
         with RawClient(web_server.port, sec_websocket_protocol="fuzzserver") as client:
             ending = client.conclude(data, piece)
         assert ending.code == code, name
-        assert_at_once(ending)
         slowest = max(slowest, ending.closed_after)
     print(f"{len(VIOLATIONS)} violations, each closed within {slowest * 1000:.1f} ms")
     with RawClient(web_server.port) as client:
@@ -290,8 +294,7 @@ def test_floods(process: ServerProcess, name: str, code: int, data: bytes) -> No
     spent, grown = process.cpu - cpu, process.memory - memory
     print(f"{name}: {ending.closed_after * 1000:.1f} ms, {spent:.2f} s CPU, {grown / 1e6:+.1f} MB")
     assert ending.code == code
-    assert_at_once(ending)
-    assert spent < 0.2
+    assert spent < CHEAP
     assert grown < 5_000_000
     assert process.errors == []
 
@@ -307,7 +310,7 @@ def test_ping_flood_without_reading(process: ServerProcess) -> None:
         process.settle(before)
     spent, grown = process.cpu - cpu, process.memory - memory
     print(f"{spent:.2f} s CPU, {grown / 1e6:+.1f} MB")
-    assert (spent < 0.2, grown < 5_000_000, process.errors) == (True, True, [])
+    assert (spent < CHEAP, grown < 5_000_000, process.errors) == (True, True, [])
 
 
 def test_pongs_are_not_kept_for_who_does_not_read(zig_cache: Path) -> None:
@@ -317,7 +320,7 @@ def test_pongs_are_not_kept_for_who_does_not_read(zig_cache: Path) -> None:
             assert client.answers_ping()
             memory = process.memory
             client.send(frame(PING, b"x" * 125) * 30_000)
-            client.send(frame(PING, b"x"))  # Once this has been taken in, so have been most others.
+            eventually(lambda: not unread(process.port, client.socket), "the server does not read")
             grown = process.memory - memory
             print(f"{grown / 1e6:+.1f} MB")
             assert grown < 5_000_000
@@ -333,14 +336,16 @@ def test_rate_is_that_of_frames_and_not_of_packets(web_server: WebServer) -> Non
         assert client.answers_ping()
 
 
-def test_allowance_comes_back(zig: Zig, zig_cache: Path) -> None:
+def test_allowance_comes_back(zig: Zig, zig_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst is forgiven after a while; a pace within the limit always."""
-    limits = Limits(messages_per_second=1000)
+    clock = 0.0
+    monkeypatch.setattr(web_socket, "time", SimpleNamespace(monotonic=lambda: clock))
+    limits = replace(PATIENT, messages_per_second=1000)
     with WebServer(zig=zig, cache_dir=zig_cache, limits=limits) as server, RawClient(server.port) as client:
         for _ in range(2):
-            client.send(frame(TEXT, b"x") * 1200)
+            client.send(frame(TEXT, b"x") * 1500)
             assert client.answers_ping()
-            time.sleep(0.7)  # The time is what is tested.
+            clock += 1.1
         assert client.conclude(frame(TEXT, b"x") * 10_000).code == 1008
 
 
@@ -448,15 +453,12 @@ def test_refused_handshakes(
 ) -> None:
     """Each gets an answer that says why, and its connection is closed."""
     for name, (status, make) in REFUSED.items():
-        begun = time.monotonic()
         answer = exchange(web_server.port, make(web_server.port), bytewise=bytewise, hang_up=False)
-        seconds = time.monotonic() - begun
         (response,) = parse_responses(answer)
         assert (response.status, response.closes) == (status, True), name
         if status == 426:
             assert response.value("sec-websocket-version") == "13"
             assert response.value("upgrade") == "websocket"
-        assert seconds < AT_ONCE, name
     wait_until_gone()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -503,7 +505,8 @@ def test_random_handshakes(web_server: WebServer, caplog: pytest.LogCaptureFixtu
 
 def test_too_many_viewers(zig: Zig, zig_cache: Path) -> None:
     """Who is one too many is told so, and may come when somebody has left."""
-    with WebServer(zig=zig, cache_dir=zig_cache, limits=Limits(viewers=2)) as server:
+    limits = replace(PATIENT, viewers=2)
+    with WebServer(zig=zig, cache_dir=zig_cache, limits=limits) as server:
         with RawClient(server.port), RawClient(server.port) as second:
             (response,) = parse_responses(exchange(server.port, upgrade_request(server.port), hang_up=False))
             assert (response.status, response.closes) == (503, True)
@@ -523,16 +526,31 @@ def test_silent_client_is_asked_and_dropped(
     web_server: WebServer, nothing_left: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ping, and if nothing comes in as much time again, the end; any sign of life will do."""
-    monkeypatch.setattr(web_socket, "PING_INTERVAL", 0.3)
+    clock = Clock()
+    monkeypatch.setattr(web_socket, "time", clock)
     with RawClient(web_server.port) as client:
+        assert web_server._http_server is not None
+        eventually(lambda: web_server._http_server._sessions, "there is no session")
+        (session,) = web_server._http_server._sessions
+
+        def wait(seconds: float) -> None:
+            clock.ahead += seconds
+            session._wake_up()  # Its timer does not know that it was put forward.
+
         for answer in (frame(PONG), frame(TEXT, b"I am here"), b"\x81"):
+            wait(FOR_EVER)
             assert client.frame_with(PING).fin
             client.send(answer)
+            eventually(lambda: session._pinged_at is None, "it is not heard")
+        wait(FOR_EVER)
         assert client.frame_with(PING)
-        begun = time.monotonic()
+        eventually(lambda: not session._ping_waits, "the ping is not on its way")
+        wait(0.9 * FOR_EVER)
+        time.sleep(0.1)  # In which nothing is to happen.
+        assert session in web_server._http_server._sessions
+        wait(0.1 * FOR_EVER)
         while client.socket.recv(4096):
             pass
-        assert 0.2 < time.monotonic() - begun < PATIENCE
     wait_until_gone()
 
 
@@ -548,15 +566,18 @@ def test_stop_says_goodbye(zig: Zig, zig_cache: Path, nothing_left: None, closes
         ending = client.conclude(b"")
         if closes:
             client.socket.close()
-        stopping.join()
+        stopping.join(PATIENCE)
+        assert not stopping.is_alive()
         seconds = time.monotonic() - begun
     print(f"stopped in {seconds:.2f} s")
     assert ending.code == 1001
-    assert seconds < 3.0
 
 
-def test_close_frame_is_not_lost_to_a_client_that_goes_on(web_server: WebServer) -> None:
+def test_close_frame_is_not_lost_to_a_client_that_goes_on(
+    web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A socket that is closed with input unread takes back what it has sent: so it must be read."""
+    monkeypatch.setattr(connection, "LINGER", FOR_EVER)
     for _ in range(10):
         with RawClient(web_server.port) as client:
             client.send(frame(TEXT, bytes(4097)))

@@ -3,10 +3,10 @@
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +68,12 @@ def opened_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", watched)
         yield opened
+
+
+@pytest.fixture
+def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes place when the files of the cache were written, however long this process is paused."""
+    monkeypatch.setattr("fuzzserver.coverage.zig_cache.time", SimpleNamespace(time_ns=lambda: LONG_AGO * 1e9))
 
 
 def problems(zig_cache: ZigCache) -> list[str]:
@@ -194,21 +200,20 @@ def test_an_executable_that_is_rewritten_is_read_again(cache, debug_pair, safe_p
     assert pair.coverage_file.coverage_id == safe_pair.coverage_id
 
 
-def test_what_was_written_just_now_is_not_remembered(cache, debug_pair):
+def test_what_was_written_just_now_is_not_remembered(cache, debug_pair, frozen_clock):
     """Two writes within one tick of the clock have the same time: only older files are trusted."""
     executable, _ = add_pair(cache, debug_pair)
     whole = executable.read_bytes()
-    now = time.time_ns()
     zig_cache = ZigCache(cache)
     executable.write_bytes(bytes(len(whole)))
-    os.utime(executable, ns=(now, now))
+    set_time(executable, 0)
     assert zig_cache.look().pairs == ()
     executable.write_bytes(whole)
-    os.utime(executable, ns=(now, now))
+    set_time(executable, 0)
     assert len(zig_cache.look().pairs) == 1
 
 
-def test_a_coverage_file_that_is_being_created_is_waited_for(cache, debug_pair):
+def test_a_coverage_file_that_is_being_created_is_waited_for(cache, debug_pair, frozen_clock):
     """Empty, then as long as it will be, then with the header, then with its PCs: never a problem."""
     add_executable(cache, debug_pair.executable)
     whole = debug_pair.coverage_file.read_bytes()
@@ -217,6 +222,7 @@ def test_a_coverage_file_that_is_being_created_is_waited_for(cache, debug_pair):
     zig_cache = ZigCache(cache)
     for content in (b"", bytes(len(whole)), whole[:24] + bytes(len(whole) - 24)):
         file.write_bytes(content)
+        set_time(file, 0)
         look = zig_cache.look()
         assert (look.pairs, look.problems) == ((), ())
     file.write_bytes(whole)
@@ -306,7 +312,6 @@ def test_no_instrumentation_without_executable_lists_all_versions(cache, debug_p
     assert all(version in problem for version in ("0.14", "0.15", "0.16", "0.17"))
 
 
-@pytest.mark.timeout(60)
 def test_odd_things_in_a_cache_are_passed_over(cache, debug_pair):
     """Pipes, links in circles, folders, scripts and names that are no ids do not hide the pair."""
     executable, file = add_pair(cache, debug_pair)

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -223,9 +223,10 @@ class CoverageMap:
         An exact match wins, else the greatest PC below; among equal ones the lowest index.
         Placeholders and PCs without a source location never answer. InputError if none is left.
         """
-        place = bisect_right(self._possible_entry_points, addr)
+        pcs, indexes = self._possible_entry_points
+        place = bisect_right(pcs, addr)
         if place > 0:
-            return self._pcs.index(self._possible_entry_points[place - 1])
+            return indexes[bisect_left(pcs, pcs[place - 1])]
         if not self._pcs:
             raise InputError(f"unable to find entry point 0x{addr:x}: the executable has no instrumented PCs")
         known = [pc for index, pc in enumerate(self._pcs) if self._has_source(index)]
@@ -236,13 +237,13 @@ class CoverageMap:
         )
 
     @cached_property
-    def _possible_entry_points(self) -> array[int]:
-        """Those PCs that can answer, ascending. Many tests may ask, of a million PCs."""
-        files, nowhere = self.source_locations[0::3], SourceLocation.INVALID.file
-        points = zip(self._pcs, files, strict=True)
-        located = [pc for pc, file in points if file != nowhere and pc not in (0, PLACEHOLDER_PC)]
-        located.sort()
-        return array("Q", located)
+    def _possible_entry_points(self) -> tuple[array[int], array[int]]:
+        """Those PCs that can answer, ascending, and their indexes. Many tests may ask, of a million PCs."""
+        pcs, files, nowhere = self._pcs, self.source_locations[0::3], SourceLocation.INVALID.file
+        points = enumerate(zip(pcs, files, strict=True))
+        located = [i for i, (pc, file) in points if file != nowhere and pc not in (0, PLACEHOLDER_PC)]
+        located.sort(key=pcs.__getitem__)
+        return array("Q", map(pcs.__getitem__, located)), array("I", located)
 
     @property
     def source_locations_len(self) -> int:

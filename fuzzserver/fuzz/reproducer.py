@@ -24,7 +24,7 @@ __all__ = ["Reproducer"]
 MIB = 1 << 20
 POLL = 0.05
 """Seconds between two looks at a process."""
-STACK_WAIT = 15.0
+STACK_WAIT = 30.0
 """Seconds in which an interrupted process may say where it is; Zig reads all debug info for that."""
 KEPT_STDOUT = 64
 KEPT_STDERR = 256 * 1024

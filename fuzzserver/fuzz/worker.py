@@ -43,10 +43,10 @@ MAX_STDERR = 256 * 1024
 TICK = 0.1
 """Seconds between two looks at a worker that says nothing."""
 
-STACK_WAIT = 15.0
+STACK_WAIT = 30.0
 """Seconds in which a worker that fails may say where it is; Zig reads all debug info for that."""
 
-CLOSE_WAIT = 2.0
+CLOSE_WAIT = 5.0
 """Seconds for a worker to end that has closed its output."""
 
 
@@ -125,7 +125,8 @@ class FuzzProcess:
     def __post_init__(self) -> None:
         self._asked = threading.Event()
         self._hurry = True
-        self._asked_at = 0.0
+        self._runs_when_asked: int | None = None
+        """Those that were counted when it was first looked at after it was asked to end."""
         self._heard: float | None = None
         self._stderr = KeptOutput(MAX_STDERR)
         self._said = SaidLines(self.said)
@@ -150,8 +151,6 @@ class FuzzProcess:
     def end(self, hurry: bool = True) -> None:
         """Have it end, without that being its fault. Without ``hurry``, one that just fails may say how."""
         self._hurry = hurry
-        if not self._asked.is_set():
-            self._asked_at = time.monotonic()
         self._asked.set()
         self.turn.cancel()
 
@@ -270,7 +269,9 @@ class FuzzProcess:
     def _has_last_words(self) -> bool:
         """Whether it has said something, and makes no more runs since it was asked to end: so it fails."""
         self._count()
-        goes_on = self._last_progress > self._asked_at + 2 * TICK
+        if self._runs_when_asked is None:
+            self._runs_when_asked = self.total_runs
+        goes_on = self.total_runs > self._runs_when_asked
         return not goes_on and self._heard is not None and time.monotonic() - self._heard < STACK_WAIT
 
     @property
@@ -332,8 +333,8 @@ class FuzzProcess:
         child.kill(signal.SIGSTOP)
         self._said.close()
         paused = time.monotonic()
+        self.set_state("waiting")  # Before the other one says that it is fuzzing.
         self.turn.give_back()
-        self.set_state("waiting")
         if not self.turn.take():
             child.kill()
             return False

@@ -109,10 +109,8 @@ class Zig:
 
     def learn(self, children: ChildGroup) -> None:
         """Ask for all that is not known yet, and check it; the stop of ``children`` ends that."""
+        self.check_supported(children)
         known = self.__dict__
-        if "version" not in known:
-            known["version"] = self._ask("version", children.spawn).strip()
-        self.check_supported()
         if "lib_dir" not in known:
             known["lib_dir"] = self._parse_lib_dir(self._ask("env", children.spawn))
 
@@ -121,8 +119,14 @@ class Zig:
         for name in ("version", "release", "lib_dir"):
             self.__dict__.pop(name, None)
 
-    def check_supported(self) -> None:
-        """ZigUnsupported unless the version is one whose protocol we speak, or a newer one."""
+    def check_supported(self, children: ChildGroup | None = None) -> None:
+        """ZigUnsupported unless the version is one whose protocol we speak, or a newer one.
+
+        If it must be asked for, the stop of ``children`` ends that.
+        """
+        known = self.__dict__
+        if children is not None and "version" not in known:
+            known["version"] = self._ask("version", children.spawn).strip()
         _ = self.release
 
     def _parse_lib_dir(self, text: str) -> Path:

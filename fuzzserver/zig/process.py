@@ -172,8 +172,9 @@ class PipedChild:
                 gone = self._process.poll() is not None
                 if gone:
                     # What it left behind may hold the pipes, and write for ever.
-                    gone_since = gone_since or time.monotonic()
-                    if time.monotonic() - gone_since > _LINGER:
+                    now = time.monotonic()
+                    gone_since = gone_since or now
+                    if now - gone_since > _LINGER:
                         return
                 ready = selector.select(min(remaining, _LINGER if gone else longest))
                 if not ready and gone:
@@ -202,7 +203,7 @@ class PipedChild:
         """Whether it ends in so many seconds, with its stdin left open."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
-        return self._process.returncode is not None
+        return self._process.poll() is not None
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
         """Signal the child and all that it started."""

@@ -22,9 +22,10 @@ TOKEN_VARIABLE = "FUZZSERVER_CHILD"
 
 PAUSE = 0.05
 """Seconds between two looks."""
-QUIET = 2.0
-"""Seconds without anybody found, after which there is nobody: a child that was just being started gets its
-environment a moment later, on a busy machine perhaps a second."""
+QUIET = 40
+"""Looks in a row without anybody found, after which there is nobody: a child that was just being started gets
+its environment a moment later, on a busy machine perhaps a second. They are counted, since who is paused for
+seconds has not looked meanwhile."""
 LONGEST = 30.0
 """Seconds after which it gives up on a child that lives on, because it waits for a disk, say."""
 
@@ -56,22 +57,22 @@ class Watchdog:
         self._process.wait()
 
 
-def end_carriers(token: str, longest: float, quiet: float = 0.0) -> None:
+def end_carriers(token: str, longest: float, quiet: int = 1) -> None:
     """End all processes whose token begins so; with a NUL at its end, those that have exactly this one.
 
-    It is over when none was found for ``quiet`` seconds, or after ``longest`` seconds.
+    It is over after ``quiet`` looks in a row that found none, or after ``longest`` seconds.
     """
     carried = f"{TOKEN_VARIABLE}={token}".encode()
-    started = found = time.monotonic()
-    while time.monotonic() < started + longest:
+    deadline = time.monotonic() + longest
+    looks = 0
+    while True:
         pids = _carriers(carried)
-        if pids:
-            found = time.monotonic()
-        elif time.monotonic() >= found + quiet:
-            return
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        looks = 0 if pids else looks + 1
+        if looks == quiet or time.monotonic() >= deadline:
+            return
         time.sleep(PAUSE)
 
 
@@ -92,7 +93,7 @@ def _carriers(token: bytes) -> list[int]:
 
 def _main(token: str) -> None:
     # A byte comes from an owner who starts nothing any more; without one, the owner was killed.
-    end_carriers(token, LONGEST, 0.0 if os.read(0, 1) else QUIET)
+    end_carriers(token, LONGEST, 1 if os.read(0, 1) else QUIET)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 // what it got hold of as a text, or "" if that is nothing.
 
 // An attempt that is told nothing for so long was told nothing.
-const PATIENCE_MS = 5000;
+const PATIENCE_MS = 30_000;
 const LOOK_MS = 50, FOREIGN_LOOKS = 20;
 const SMUGGLED = "GET /main.wasm HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 

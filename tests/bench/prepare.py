@@ -23,7 +23,8 @@ def main() -> None:
     executable, coverage_id, cache_root, *tables = sys.argv[1:]
     step = FuzzRunStep("bench", Path(executable), Path(cache_root))
     print("ready", flush=True)
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        return  # Who asked was interrupted.
     cpu, started = _cpu(), time.perf_counter()
     coverage_map = prepare_tables(step, int(coverage_id, 16), 0)
     seconds = time.perf_counter() - started
