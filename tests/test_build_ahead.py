@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -62,6 +63,12 @@ def shares_of(call: dict[str, Any]) -> str:
         return "none"
 
 
+def may_take_back() -> bool:
+    """Whether who gives way here may cease to. (Root may not, in many a container.)"""
+    code = "import os; os.nice(1); os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+
+
 def in_background(server: WebServer, path: str) -> tuple[threading.Thread, list[Answer]]:
     """Ask for something that takes its time."""
     answers: list[Answer] = []
@@ -101,9 +108,9 @@ def test_a_request_joins_it_and_has_it_hurry(tmp_path: Path, step: FuzzRunStep) 
         call = compile_ahead(server, zig, step)
         eventually(lambda: shares_of(call) in (str(BACKGROUND), "none"), "its session takes all")
         thread, answers = in_background(server, "/main.wasm")
-        may = os.geteuid() == 0
+        may = may_take_back()
         eventually(lambda: nice_of(call) == 0 or not may, "it does not hurry")
-        eventually(lambda: shares_of(call) in ("0", "none") or not may, "its session does not hurry")
+        eventually(lambda: shares_of(call) in ("0", "none"), "its session does not hurry")
         (tmp_path / "bin" / "go").touch()
         thread.join(WAIT)
         assert [answer.body for answer in answers] == [WASM]

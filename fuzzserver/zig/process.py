@@ -53,6 +53,9 @@ OURS_ALONE = ("ZIG_PROGRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "
 """Environment variables that name files and sockets that we were given, and no child has: started by
 ``zig build``, a compiler would write its progress into whatever file has that number."""
 
+_AUTOGROUP_TRIES, _AUTOGROUP_PAUSE = 5, 0.05
+"""How often to say how nice a session is, and the seconds between, while others say it of theirs."""
+
 _LINGER = 0.5
 """Seconds for which output is awaited after the child itself ended, from what it left behind."""
 
@@ -218,8 +221,15 @@ class PipedChild:
         """
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PGRP, self.pid, nice)
-        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/autogroup", "w") as file:
-            file.write(str(nice))
+        for _ in range(_AUTOGROUP_TRIES):
+            try:
+                Path(f"/proc/{self.pid}/autogroup").write_text(str(nice))
+            except BlockingIOError:  # For most, the system takes it ten times a second, from all together.
+                time.sleep(_AUTOGROUP_PAUSE)
+            except OSError:
+                return
+            else:
+                return
 
     def close(self) -> None:
         """End whatever is left of the child and release everything. May be called twice."""
