@@ -2,7 +2,6 @@
 
 import gc
 import os
-import pickle
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig, find_zig
 from tests import support_browser
-from tests.projects import FuzzedPair, fuzz_for_a_moment, locked, write_project
+from tests.projects import FuzzedPair, fuzz_for_a_moment, locked, made_once, write_project
 from tests.support_facts import open_files
 from tests.support_patience import PATIENT
 from tests.support_time import WAIT
@@ -149,25 +148,15 @@ MakePair = Callable[..., FuzzedPair]
 
 
 @pytest.fixture(scope="session")
-def make_pair(
-    client: ZigCompileClient, project_root: Path, all_work: Path, pytestconfig: pytest.Config
-) -> MakePair:
+def make_pair(client: ZigCompileClient, project_root: Path, all_work: Path) -> MakePair:
     """Builds the project with extra flags and fuzzes it for a moment: in one process, for all of them.
 
     An optimized build takes half a minute.
     """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 
     def make(name: str, *flags: str) -> FuzzedPair:
         path = all_work / f"{name}.pickle"
-        with locked(path.with_suffix(".lock")):
-            if path.exists():
-                made_in, pair = pickle.loads(path.read_bytes())
-                if made_in == run:
-                    return pair
-            pair = fuzz_for_a_moment(client, project_root, *flags)
-            path.write_bytes(pickle.dumps((run, pair)))
-            return pair
+        return made_once(path, lambda: fuzz_for_a_moment(client, project_root, *flags))
 
     return make
 

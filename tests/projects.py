@@ -3,17 +3,19 @@
 import dataclasses
 import fcntl
 import os
+import pickle
 import re
 import shutil
 import signal
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection
 
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg, Msg
 from fuzzserver.fuzz.build import build_tests
@@ -136,6 +138,19 @@ class FuzzedPair:
     """The same tests without instrumentation, as a Debug build."""
 
 
+def made_once(path: Path, make: Callable[[], FuzzedPair]) -> FuzzedPair:
+    """What ``make`` gives: called in one process of this run, for all of them. ``path`` keeps it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with locked(path.with_suffix(".lock")):
+        if path.exists():
+            made_in, pair = pickle.loads(path.read_bytes())
+            if made_in == run:
+                return pair
+        pair = make()
+        path.write_bytes(pickle.dumps((run, pair)))
+        return pair
+
+
 def fuzz_for_a_moment(client: ZigCompileClient, root: Path, *flags: str) -> FuzzedPair:
     """Build the tests of ``root`` with extra flags and files, and fuzz each until it has run 100 times.
 
@@ -219,12 +234,17 @@ def zig_web_server(
     argv = [str(zig), "build", "test", "--fuzz", "--port", "0", *flags, "--global-cache-dir", str(cache_dir)]
     if lib_dir is not None:
         argv += ["--zig-lib-dir", str(lib_dir)]
-    for patience in (15, 15, 30, 60, 120):
+    for patience in (8, 15, 15, 30, 60, 120):
         with _running(argv, project) as (port, pid):
             if _knows_both_tests(port, patience):
                 yield port, pid
                 return
     raise AssertionError("Zig's server never learned of its fuzzers")
+
+
+def zig_viewer(port: int) -> AbstractContextManager[ClientConnection]:
+    """A WebSocket client of Zig's own server, which answers neither to pings nor to the word that it ends."""
+    return viewer(port, ping_interval=None, close_timeout=0.1)
 
 
 @contextmanager
@@ -248,7 +268,7 @@ def _knows_both_tests(port: int, patience: float) -> bool:
     """Whether a WebSocket client learns of both entry points within so many seconds."""
     deadline = time.monotonic() + patience
     try:
-        with viewer(port, ping_interval=None) as connection:  # That server answers no pings.
+        with zig_viewer(port) as connection:
             while (left := deadline - time.monotonic()) > 0:
                 if len(watch(connection, "entry_points", timeout=left).entry_points) == 4 + 2 * 4:
                     return True

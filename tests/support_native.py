@@ -145,28 +145,44 @@ int main(void) { return 0; }
 """A PC table by hand, with ``EXTRA`` more counters than PCs."""
 
 
+def link(zig: Zig, folder: Path, *args: str) -> None:
+    """Link objects without any library: Zig compiles those for a minute, for each target."""
+    linker = [str(zig.path), "ld.lld", "-e", "main", *args]
+    subprocess.run(linker, cwd=folder, check=True, capture_output=True)
+
+
 def c_executable(zig: Zig, zig_cache: Path, folder: Path, *flags: str) -> Path:
     """An executable of three C files in three folders; other flags, other name."""
     write_files(folder, C_FILES)
-    name = "exe" + "".join(flags).replace("/", "")
-    zig_cc(zig, zig_cache, folder, "-g", NO_UBSAN, *flags, *C_SOURCES, "-o", name)
-    return folder / name
+    return c_program(zig, zig_cache, folder, C_SOURCES, "exe", *flags)
 
 
-def table_executable(zig: Zig, zig_cache: Path, folder: Path, *flags: str) -> Path:
+def table_executable(
+    zig: Zig, zig_cache: Path, folder: Path, *flags: str, target: str = "x86_64-linux-musl"
+) -> Path:
     """An executable with the PC table of ``TABLE_C``."""
     write_files(folder, {"table.c": TABLE_C})
-    name = "table" + "".join(flags).replace("/", "")
-    zig_cc(zig, zig_cache, folder, "-g", NO_UBSAN, "-DEXTRA=0", *flags, "table.c", "-o", name)
-    return folder / name
+    args = ("-fPIE", "-DEXTRA=0", *flags)
+    return c_program(zig, zig_cache, folder, ("table.c",), f"table-{target}", *args, target=target)
 
 
-def table_executable_for(zig: Zig, zig_cache: Path, folder: Path, target: str, *link_flags: str) -> Path:
-    """The same for another machine, without libraries: Zig compiles those for a minute, for each target."""
-    write_files(folder, {"table.c": TABLE_C})
-    flags = ("-c", "-fPIE", "-g", NO_UBSAN, "-DEXTRA=0", "-target", target)
-    zig_cc(zig, zig_cache, folder, *flags, "table.c", "-o", f"{target}.o")
-    name = "table" + target + "".join(link_flags)
-    linker = [str(zig.path), "ld.lld", "-e", "main", *link_flags, f"{target}.o", "-o", name]
-    subprocess.run(linker, cwd=folder, check=True, capture_output=True)
+def c_program(
+    zig: Zig,
+    zig_cache: Path,
+    folder: Path,
+    sources: Sequence[str],
+    name: str,
+    *flags: str,
+    target: str = "x86_64-linux-musl",
+) -> Path:
+    """An executable of ``sources``; ``-Wl,`` is before the flags of the linker."""
+    name += "".join(flags).replace("/", "")
+    compiler_flags = [flag for flag in flags if not flag.startswith("-Wl,")]
+    linker_flags = [flag.removeprefix("-Wl,") for flag in flags if flag.startswith("-Wl,")]
+    objects = []
+    for index, source in enumerate(sources):
+        objects.append(f"{name}-{index}.o")
+        args = ("-c", "-g", NO_UBSAN, "-target", target, *compiler_flags, source, "-o", objects[-1])
+        zig_cc(zig, zig_cache, folder, *args)
+    link(zig, folder, *linker_flags, *objects, "-o", name)
     return folder / name

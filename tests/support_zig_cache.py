@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from fuzzserver.zig.compile_client import ZigCompileClient
-from tests.projects import FuzzedPair, fuzz_for_a_moment
+from tests.projects import FuzzedPair, fuzz_for_a_moment, made_once
 from tests.support_zig_sources import write
 
 ONE_FUZZ = """
@@ -27,13 +27,17 @@ LONG_AGO = 1_700_000_000.0
 """When the files of a cache were written, unless a test says otherwise; seconds since 1970."""
 
 
-def fuzzed_pie(client: ZigCompileClient, work: Path) -> FuzzedPair:
+def fuzzed_pie(client: ZigCompileClient, all_work: Path) -> FuzzedPair:
     """A position-independent executable and the coverage file of one run of its only fuzz test.
 
     With Zig before 0.16, each run of it writes a coverage file of its own.
     """
-    shutil.rmtree(work / "pie" / ".zig-cache" / "v", ignore_errors=True)
-    return fuzz_for_a_moment(client, write(work / "pie", pie=ONE_FUZZ), "-fPIE")
+
+    def make() -> FuzzedPair:
+        shutil.rmtree(all_work / "pie" / ".zig-cache" / "v", ignore_errors=True)
+        return fuzz_for_a_moment(client, write(all_work / "pie", pie=ONE_FUZZ), "-fPIE")
+
+    return made_once(all_work / "pie.pickle", make)
 
 
 def set_time(path: Path, after: float) -> None:

@@ -1,4 +1,4 @@
-"""Real programs in a real browser: our page and Zig's, on our server and on Zig's."""
+"""Real programs in a real browser: our page and Zig's, on our server."""
 
 import shutil
 import signal
@@ -13,7 +13,7 @@ import pytest
 from fuzzserver import FuzzRunStep, WebServer, paths
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
-from tests.projects import FuzzedPair, locked, write_project, zig_web_server
+from tests.projects import FuzzedPair, locked
 from tests.support_browser import PATIENCE, Page
 from tests.support_maps import show_pair, write_seen
 from tests.support_time import WAIT
@@ -165,44 +165,6 @@ def test_zigs_unmodified_page_works_on_our_server(
         page.until(lambda: page.texts("#sourceText .l"))
         page.until(lambda: page.texts("#sourceText .c"))
         page.until(lambda: page.text("#statTotalRuns") == "7")
-
-
-@pytest.fixture(scope="module")
-def zigs_server_with_our_page(zig: Zig, zig_cache: Path, work: Path) -> Iterator[int]:
-    """Zig's own server; its lib folder is Zig's but for the page, which is ours."""
-    lib_dir = work / "lib-with-our-page"
-    shutil.rmtree(lib_dir, ignore_errors=True)
-    (lib_dir / "fuzzer").mkdir(parents=True)
-    for entry in zig.lib_dir.iterdir():
-        if entry.name != "fuzzer":
-            (lib_dir / entry.name).symlink_to(entry)
-    shutil.copytree(paths.lib_dir() / "fuzzer" / "web", lib_dir / "fuzzer" / "web")
-    write_project(work / "project")
-    with zig_web_server(zig.path, work / "project", zig_cache, lib_dir=lib_dir) as (port, _):
-        yield port
-
-
-@pytest.mark.timeout(900)
-def test_our_page_works_on_zigs_server(page: Page, zigs_server_with_our_page: int) -> None:
-    """Our page can't tell Zig's server from ours, except that it is told less."""
-    # No module and no sheet of the page is among the routes of that server, and it refuses our subprotocol.
-    page.expect("404", "WebSocket connection", "MIME type")
-    page.visit(f"http://127.0.0.1:{zigs_server_with_our_page}/")
-    page.until(lambda: page.is_shown("#fileFilter"), PATIENCE)
-    # Of the many files, only those in sight are in the document.
-    page.fill("#fileFilter", "src/parser")
-    page.until_text("#fileScroll", "parser.zig", timeout=PATIENCE)
-    page.until_text("#connection", "connected")
-    page.click("#entryPointsList a")
-    page.until(lambda: page.texts("#sourceScroll .mark.covered"), PATIENCE)
-    page.until(lambda: page.text("#statTotalRuns")[:1].isdigit())
-    # It looks as it should, although that server has no style sheet.
-    assert page.script("return document.querySelector('.mark').getBoundingClientRect().width") > 3
-    assert page.script("return getComputedStyle(document.querySelector('.sourceRow')).position") == "absolute"
-    assert not page.is_shown("#views")
-    page.click("#tabFunctions")
-    page.until_text("#panelFunctions", "does not tell")
-    page.until_text("#chart", "keeps no history")
 
 
 @pytest.fixture

@@ -43,10 +43,21 @@ def children() -> Iterator[ChildGroup]:
         yield group
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sample(work: Path) -> Path:
-    """The project with two executables."""
-    return write_build_project(work / "build-zig" / "sample")
+    """The project with two executables, and names with spaces, and with what looks like an option."""
+    project = write_build_project(work / "build-zig" / "my -project test")
+    (project / "src" / "scan.c").rename(project / "src" / "sc an.c")
+    edit(project / "build.zig", "src/scan.c", "src/sc an.c")
+    edit(project / "build.zig", "-DSTEP=1", "-DSTEP=1 + 0")
+    return project
+
+
+@pytest.fixture(scope="module")
+def commands(zig: Zig, sample: Path) -> list[TestCommand]:
+    """Its test executables, as they are found first."""
+    with ChildGroup() as group:
+        return test_commands(zig, sample, "test", [], group)
 
 
 def executables(project: Path) -> set[Path]:
@@ -57,11 +68,12 @@ def executables(project: Path) -> set[Path]:
 class TestSample:
     """Modules, options and C, all of which ``build.zig`` knows, and we do not."""
 
-    def test_commands(self, zig: Zig, sample: Path, children: ChildGroup, zig_cache: Path) -> None:
+    def test_commands(
+        self, zig: Zig, sample: Path, commands: list[TestCommand], children: ChildGroup, zig_cache: Path
+    ) -> None:
         """Both executables are found, with all that is needed to compile them, and again when cached."""
-        first = test_commands(zig, sample, "test", [], children)
-        assert [command.name for command in first] == ["src/main.zig", "src/tool.zig"]
-        for command in first:
+        assert [command.name for command in commands] == ["src/main.zig", "src/tool.zig"]
+        for command in commands:
             assert f"-Mroot={sample}/{command.name}" in command.args
             assert f"-Mwords={sample}/src/words.zig" in command.args
             assert any(re.fullmatch(r"-Moptions=.*/options\.zig", arg) for arg in command.args)
@@ -69,15 +81,15 @@ class TestSample:
             assert command.global_cache_dir == zig_cache
             ours = ("--listen=-", "--cache-dir", "--global-cache-dir", "--name")
             assert not set(command.args) & set(ours)
-        assert f"{sample}/src/scan.c" in first[1].args
-        assert test_commands(zig, sample, "test", [], children) == first
+        assert {"-DSTEP=1 + 0", f"{sample}/src/sc an.c"} <= set(commands[1].args)
+        assert test_commands(zig, sample, "test", [], children) == commands
 
     def test_executables(
-        self, zig: Zig, sample: Path, children: ChildGroup, client: ZigCompileClient
+        self, sample: Path, commands: list[TestCommand], children: ChildGroup, client: ZigCompileClient
     ) -> None:
         """Each is compiled normally and for the fuzzer, and its fuzz tests are found."""
         found = {}
-        for command in test_commands(zig, sample, "test", [], children):
+        for command in commands:
             before = executables(sample)
             normal = build_tests(client, command, "normal")
             assert executables(sample) == before, "zig build has compiled it already"
@@ -92,52 +104,39 @@ class TestSample:
             "src/tool.zig": ["tool.test.fuzz scan"],
         }
 
-    def test_reproducer(self, zig: Zig, sample: Path, children: ChildGroup, client: ZigCompileClient) -> None:
+    def test_reproducer(self, commands: list[TestCommand], client: ZigCompileClient) -> None:
         """A stored command compiles with another test runner, too."""
-        command = test_commands(zig, sample, "test", [], children)[1]
-        built = build_tests(client, TestCommand.from_json(command.to_json()), "repro")
+        built = build_tests(client, TestCommand.from_json(commands[1].to_json()), "repro")
         assert built.path.name == "repro" and os.access(built.path, os.X_OK)
 
     def test_options(self, zig: Zig, sample: Path, children: ChildGroup, client: ZigCompileClient) -> None:
         """Options of the user reach the compiler: a mode directly, another by a generated source file."""
-        options = ["-Doptimize=ReleaseSafe", "-Dseparator=44"]
+        options = ["-Doptimize=ReleaseSmall", "-Dseparator=44"]
         commands = test_commands(zig, sample, "test", options, children)
         assert len(commands) == 2
         for command in commands:
-            assert command.args.count("-OReleaseSafe") == 2
+            assert command.args.count("-OReleaseSmall") == 2
             (source,) = [arg.partition("=")[2] for arg in command.args if arg.startswith("-Moptions=")]
             assert "separator: u8 = 44;" in Path(source).read_text()
         before = executables(sample)
         build_tests(client, commands[0], "normal")
         assert executables(sample) == before
 
-    def test_symbolic_link(self, zig: Zig, sample: Path, children: ChildGroup, tmp_path) -> None:
+    def test_symbolic_link(
+        self, zig: Zig, sample: Path, commands: list[TestCommand], children: ChildGroup, tmp_path
+    ) -> None:
         """A project that is reached through a symbolic link is the same project."""
         link = tmp_path / "link"
         link.symlink_to(sample)
-        expected = test_commands(zig, sample, "test", [], children)
-        assert test_commands(zig, link, "test", [], children) == expected
-        assert test_commands(zig, link / "src" / "..", "test", [], children) == expected
+        assert test_commands(zig, link, "test", [], children) == commands
+        assert test_commands(zig, link / "src" / "..", "test", [], children) == commands
 
-    def test_relative_folder(self, zig: Zig, sample: Path, children: ChildGroup, monkeypatch) -> None:
+    def test_relative_folder(
+        self, zig: Zig, sample: Path, commands: list[TestCommand], children: ChildGroup, monkeypatch
+    ) -> None:
         """So is one with a relative path, when the working folder is another afterwards."""
-        expected = test_commands(zig, sample, "test", [], children)
         monkeypatch.chdir(sample / "src")
-        assert test_commands(zig, Path(".."), "test", [], children) == expected
-
-    def test_spaces(self, zig: Zig, work: Path, children: ChildGroup, client: ZigCompileClient) -> None:
-        """Folders and files may have names with spaces, and with what looks like an option."""
-        project = write_build_project(work / "build-zig" / "my -project test")
-        (project / "src" / "scan.c").rename(project / "src" / "sc an.c")
-        edit(project / "build.zig", "src/scan.c", "src/sc an.c")
-        edit(project / "build.zig", "-DSTEP=1", "-DSTEP=1 + 0")
-        commands = test_commands(zig, project, "test", [], children)
-        assert [command.name for command in commands] == ["src/main.zig", "src/tool.zig"]
-        assert {"-DSTEP=1 + 0", f"{project}/src/sc an.c"} <= set(commands[1].args)
-        before = executables(project)
-        for command in commands:
-            build_tests(client, command, "normal")
-        assert executables(project) == before
+        assert test_commands(zig, Path(".."), "test", [], children) == commands
 
 
 class TestFailures:
@@ -237,17 +236,14 @@ class TestFailures:
         assert "command exited with error code 3:\n" in str(caught.value)
         assert "sh -c exit 3" in str(caught.value)
 
-    def test_missing_dependency(self, zig: Zig, work: Path, children: ChildGroup) -> None:
+    def test_missing_dependency(self, zig: Zig, odd: Path, children: ChildGroup) -> None:
         """A package that ``build.zig.zon`` has and the disk has not."""
-        project = work / "build-zig" / "dependency"
-        replace(project / "build.zig", MISSING_DEPENDENCY_ZIG)
-        replace(project / "build.zig.zon", MISSING_DEPENDENCY_ZON)
         with pytest.raises(BuildFailed, match=r"unable to open '.*/gone': FileNotFound"):
-            test_commands(zig, project, "test", [], children)
+            test_commands(zig, odd, "check", ["-Dfault=dependency"], children)
 
     def test_unreachable_dependency(self, zig: Zig, children: ChildGroup, tmp_path) -> None:
         """A package that cannot be fetched is an error with its place in ``build.zig.zon``."""
-        (tmp_path / "build.zig").write_text(MISSING_DEPENDENCY_ZIG)
+        (tmp_path / "build.zig").write_text('pub fn build(_: *@import("std").Build) void {}\n')
         url = '.url = "http://127.0.0.1:9/x.tar.gz", .hash = "gone-0.0.0-zzzzzzzz"'
         (tmp_path / "build.zig.zon").write_text(MISSING_DEPENDENCY_ZON.replace('.path = "gone"', url))
         with pytest.raises(BuildFailed, match=r"build\.zig\.zon:\d+:\d+: error: unable to connect"):
@@ -270,12 +266,6 @@ class TestFailures:
         assert (sample / ".zig-cache" / "global").is_dir()
 
 
-MISSING_DEPENDENCY_ZIG = """
-pub fn build(b: *@import("std").Build) void {
-    _ = b.dependency("gone", .{});
-    _ = b.step("test", "");
-}
-"""
 MISSING_DEPENDENCY_ZON = """
 .{
     .name = .dep,
@@ -293,6 +283,7 @@ pub fn build(b: *std.Build) !void {
     const fault = b.option([]const u8, "fault", "what goes wrong") orelse "";
     if (std.mem.eql(u8, fault, "panic")) @panic("no good");
     if (std.mem.eql(u8, fault, "error")) return error.NoGood;
+    if (std.mem.eql(u8, fault, "dependency")) _ = b.dependency("gone", .{});
 
     // Compiled only, not run: the compiler is told to emit nothing.
     const check = b.step("check", "compiles the same root several times");
@@ -342,6 +333,7 @@ def odd(work: Path) -> Path:
     """A project that does what few do."""
     folder = work / "build-zig" / "odd"
     replace(folder / "build.zig", ODD_ZIG)
+    replace(folder / "build.zig.zon", MISSING_DEPENDENCY_ZON)
     replace(folder / "root.zig", 'test "a" {}\n')
     replace(folder / "runner.zig", "pub fn main() void {}\n")
     replace(folder / "broken.zig", 'test "broken" { undeclared(); }\n')

@@ -14,7 +14,7 @@ import pytest
 
 from fuzzserver.findings import Finding, FindingStore
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, ToClientTag
-from tests.projects import BUILD_ZIG, locked, write_project
+from tests.projects import locked, write_project
 from tests.support_build_zig import edit, replace, write_build_project
 from tests.support_fuzzing import PATIENT
 from tests.support_time import eventually
@@ -107,6 +107,23 @@ INIT = """
     """
 """What ``zig init`` writes."""
 
+NOTHING = '    _ = b.step("nothing", "runs no tests");\n'
+INIT_STEP = """
+    b.step("init", "run the test of zig init").dependOn(&b.addRunArtifact(b.addTest(.{
+        .root_source_file = b.path("src/init.zig"),
+        .target = target,
+        .optimize = optimize,
+    })).step);
+"""
+"""Another step, for a test in a file of its own."""
+
+OPTIONS = 'const options = @import("options");\n'
+NO_COMMAS = """
+comptime {
+    if (options.separator == ',') @compileError("words are not separated by commas");
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def breakable(work: Path) -> Path:
@@ -123,8 +140,11 @@ def fresh(breakable: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def project(work: Path) -> Path:
-    """A project with a build.zig, two test executables and three fuzz tests."""
+    """A project with a build.zig, two test executables and three fuzz tests; and one more in another step."""
     folder = write_build_project(work / "cli-build")
+    edit(folder / "build.zig", NOTHING, NOTHING + INIT_STEP)
+    edit(folder / "src" / "words.zig", OPTIONS, OPTIONS + NO_COMMAS)
+    write(folder / "src", init=INIT)
     forget_sessions(folder)
     return folder
 
@@ -163,6 +183,8 @@ class TestProject:
                     path,
                 )
                 assert EntryPointHeader.parse(message).locs_len == len(target["tests"])
+            # A file that build.zig has written is a source as well.
+            assert b"separator: u8 = 32;" in request(cli.port(), "/sources.tar").body
             # Two of the three are stopped now, by SIGSTOP.
             assert cli.end(signal.SIGTERM) == 143
             assert cli.descendants() == []
@@ -198,12 +220,11 @@ class TestProject:
         assert "test" in error.rpartition(":")[2]
 
     def test_options_for_the_build(self, project: Path, zig_cache: Path, tmp_path) -> None:
-        """-D reaches build.zig, from another folder as well: it writes a source file of what it is told."""
-        args = ("--build", project, "-Dseparator=44", "--test", "fuzz longest", "--port-file", "port")
-        with running(tmp_path, "run", *args, "--cache-dir", zig_cache) as cli:
-            cli.wait_for("/targets.json", lambda found: [each for each in found["targets"] if each["id"]])
-            assert b"separator: u8 = 44;" in request(cli.port(), "/sources.tar").body
-            assert cli.end() == 130
+        """-D reaches build.zig, from another folder as well, and what that makes of it, the compiler."""
+        args = ("--build", project, "-Dseparator=44", "--no-web")
+        done = run_cli(tmp_path, "run", *args, "--cache-dir", zig_cache)
+        assert done.returncode == 4, done.stderr
+        assert "src/words.zig:4:35: error: words are not separated by commas\n" in done.stderr
 
     def test_one_of_two_does_not_compile(self, project: Path, zig_cache: Path) -> None:
         """An executable that does not compile costs the other nothing, but the program tells at the end."""
@@ -253,34 +274,31 @@ class Found(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def found(work: Path, zig_cache: Path) -> Found:
-    """The program alone, in the folder, until it has found the input and knows how long it is."""
-    folder = work / "cli-init"
-    replace(folder / "build.zig", BUILD_ZIG)
-    write(folder / "src", main=INIT)
-    forget_sessions(folder)
+def found(project: Path, zig_cache: Path) -> Found:
+    """The program, in the folder, until it has found the input and knows how long it is."""
+    forget_sessions(project)
     cache = ["--cache-dir", zig_cache]
-    with running(folder, *cache) as cli:
+    with running(project, "run", "--step", "init", *cache) as cli:
         (finding,) = cli.wait_for(
             "/findings.json", lambda answer: any(each["reproduces"] for each in answer["findings"])
         )["findings"]
         details = cli.get(f"/findings/{finding['id']}.json")
         code = cli.end()
         assert cli.descendants() == []
-    return Found(folder, finding["id"], details, cli.text(), code, cache)
+    return Found(project, finding["id"], details, cli.text(), code, cache)
 
 
 class TestFinding:
-    """A finding, from the fuzzer to the end of its days, in a project like that of ``zig init``."""
+    """A finding, from the fuzzer to the end of its days, in the test of ``zig init``."""
 
     def test_details(self, found: Found) -> None:
         """The page gets the input without what the fuzzer's file held behind it, and the stack."""
         assert found.details["input_literal"] == '"canyoufindme"'
         assert found.details["input_note"] == ""
-        assert (found.details["kind"], found.details["target"]) == ("error", "src/main.zig")
+        assert (found.details["kind"], found.details["target"]) == ("error", "src/init.zig")
         assert found.details["message"] == "error.TestUnexpectedResult"
-        assert found.details["test"] == "main.test.fuzz example"
-        assert "main.zig:7:" in found.details["stack"]
+        assert found.details["test"] == "init.test.fuzz example"
+        assert "init.zig:7:" in found.details["stack"]
         assert found.input_path.read_bytes() == b"canyoufindme"
 
     def test_verdict(self, found: Found) -> None:
@@ -288,11 +306,11 @@ class TestFinding:
         assert found.code == 3
         verdict = found.stderr[found.stderr.index(f"\nfinding {found.finding}: ") + 1 :].splitlines()
         assert verdict[0] == f"finding {found.finding}: error: error.TestUnexpectedResult"
-        assert verdict[1] == "  test      main.test.fuzz example (src/main.zig)"
+        assert verdict[1] == "  test      init.test.fuzz example (src/init.zig)"
         assert re.fullmatch(r"  found     [\d,]+ times?, first after [\d,]+ runs", verdict[2])
         assert verdict[3] == '  input     12 bytes: "canyoufindme"'
         assert verdict[4] == f"  reproduce fuzzserver repro {found.finding}"
-        assert any("main.zig:7:" in line for line in verdict[5:])
+        assert any("init.zig:7:" in line for line in verdict[5:])
         assert re.fullmatch(
             r"1 finding in \d[\d: s]*; [\d,]+ runs of 1 fuzz test in 1 executable", verdict[-1]
         )
@@ -301,7 +319,7 @@ class TestFinding:
         """The beginning of the id is enough, and the program says what it sees, with its stack."""
         done = run_cli(found.folder, "repro", found.finding[:6], *found.cache)
         assert done.returncode == 3
-        assert "main.zig:7:" in done.stderr
+        assert "init.zig:7:" in done.stderr
         assert done.stderr.endswith(
             f"\nfinding {found.finding} reproduces: error: error.TestUnexpectedResult\n"
         )
@@ -349,46 +367,55 @@ class TestFinding:
 
     def test_mended(self, found: Found) -> None:
         """After the source was mended, the finding does not reproduce."""
-        write(found.folder / "src", main=INIT.replace("canyoufindme", "canyoufindyou"))
+        write(found.folder / "src", init=INIT.replace("canyoufindme", "canyoufindyou"))
         try:
             done = run_cli(found.folder, "repro", found.finding, *found.cache)
         finally:
-            write(found.folder / "src", main=INIT)
+            write(found.folder / "src", init=INIT)
         assert done.returncode == 0, done.stderr
         assert done.stderr.endswith(f"\nfinding {found.finding} does not reproduce: the test passes\n")
 
     def test_source_that_does_not_compile(self, found: Found) -> None:
         """It is a failed build, with the compiler's words."""
-        write(found.folder / "src", main=INIT.replace("_ = context;", "_ = contest;"))
+        write(found.folder / "src", init=INIT.replace("_ = context;", "_ = contest;"))
         try:
             done = run_cli(found.folder, "repro", found.finding, *found.cache)
         finally:
-            write(found.folder / "src", main=INIT)
+            write(found.folder / "src", init=INIT)
         assert done.returncode == 4
         assert "error: use of undeclared identifier 'contest'" in done.stderr
 
     def test_test_that_is_gone(self, found: Found) -> None:
         """A test that has another name now cannot be run: one line, that names the test."""
-        write(found.folder / "src", main=INIT.replace("fuzz example", "fuzz other"))
+        write(found.folder / "src", init=INIT.replace("fuzz example", "fuzz other"))
         try:
             done = run_cli(found.folder, "repro", found.finding, *found.cache)
         finally:
-            write(found.folder / "src", main=INIT)
+            write(found.folder / "src", init=INIT)
         assert done.returncode == 4, done.stderr
         (error,) = errors(done.stderr)
-        assert "there is no test 'main.test.fuzz example' in this executable" in error
+        assert "there is no test 'init.test.fuzz example' in this executable" in error
 
 
 class TestRun:
     """Fuzzing one source file."""
 
     def test_coverage_appears(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """From a root file to coverage that grows in a browser; the end leaves no process."""
+        """From a root file to coverage that grows in a browser; the end leaves no process.
+
+        A project that is reached through a symbolic link has its own sources in the page.
+        """
         root = write_project(work / "cli-project")
         forget_sessions(work / "cli-project")
-        with running(tmp_path, "run", root, "--cache-dir", zig_cache) as cli:
+        (tmp_path / "link").symlink_to(work / "cli-project")
+        with running(tmp_path, "run", "link/src/main.zig", "--cache-dir", zig_cache) as cli:
             port = cli.port()
-            assert b"parser.zig" in messages_until(port, ToClientTag.SOURCE_INDEX)
+            index = messages_until(port, ToClientTag.SOURCE_INDEX)
+            assert b"parser.zig" in index
+            folder = str(tmp_path / "link" / "src").encode()
+            assert folder in index
+            tar = request(port, "/sources.tar").body
+            assert folder in tar and b"fn fuzzSum" in tar
             messages_until(
                 port, ToClientTag.ENTRY_POINTS, lambda data: EntryPointHeader.parse(data).locs_len == 2
             )
@@ -399,7 +426,7 @@ class TestRun:
                 lambda data: CoverageUpdateHeader.parse(data).n_runs > first,
             )
             cli.wait_for_line("^info: fuzzing 'main.test.fuzz sum', 'main.test.fuzz depth'$")
-            # Two sessions would spoil each other's inputs.
+            # Two sessions would spoil each other's inputs, by whatever path they are reached.
             other = run_cli(tmp_path, "run", root, "--no-web", "--cache-dir", zig_cache)
             assert other.returncode == 2
             assert f"process {cli.pid} fuzzes this project already" in errors(other.stderr)[0]
@@ -591,19 +618,6 @@ class TestRun:
             assert cli.descendants()
             assert cli.end(signal.SIGHUP) == 143
             assert cli.descendants() == []
-
-    def test_project_behind_a_link(self, zig_cache: Path, work: Path, tmp_path) -> None:
-        """A project that is reached through a symbolic link has its own sources in the page."""
-        project = write_project(work / "linked-project").parent.parent
-        (tmp_path / "link").symlink_to(project)
-        with running(tmp_path, "run", "link/src/main.zig", "--cache-dir", zig_cache) as cli:
-            index = messages_until(cli.port(), ToClientTag.SOURCE_INDEX)
-            tar = request(cli.port(), "/sources.tar").body
-            folder = str(tmp_path / "link" / "src").encode()
-            assert folder in index
-            assert b"fn fuzzSum" in tar
-            assert folder in tar
-            assert errors(cli.text()) == []
 
     def test_compile_errors(self, zig_cache: Path, tmp_path) -> None:
         """Errors in the source end the program with the compiler's words, as it prints them."""

@@ -14,10 +14,13 @@ import pytest
 from fuzzserver.report.formats import report_bytes
 from fuzzserver.report.json_form import read_report
 from fuzzserver.report.model import totals
+from tests import test_cli
 from tests.projects import FuzzedPair, write_project
 from tests.support_time import eventually
 from tests.support_zig_cli import errors, run_cli, running
 from tests.support_zig_sources import BROKEN, write
+
+run_here = test_cli.run_here
 
 ALL_FORMATS = ("lcov", "cobertura", "json", "junit", "sarif", "markdown", "html")
 
@@ -155,10 +158,12 @@ class TestReport:
             (["."], "nothing to report"),
         ],
     )
-    def test_bad_arguments(self, args: list[str], said: str, tmp_path: Path) -> None:
+    def test_bad_arguments(
+        self, args: list[str], said: str, tmp_path: Path, run_here: test_cli.RunHere
+    ) -> None:
         """One line says what is wrong, before anything is done."""
         (tmp_path / "empty").write_bytes(b"")
-        done = run_cli(tmp_path, "report", *args)
+        done = run_here(tmp_path, "report", *args)
         assert done.returncode == 2
         assert said in done.stderr
         assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1

@@ -8,12 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from fuzzserver.wire.abi import CoverageUpdateHeader, EntryPointHeader, SourceIndexHeader, ToClientTag
 from tests.support_web import request
 from tests.support_zig_cli import Cli, errors, messages_until, run_cli, running
-from tests.zigs import every_zig, zig_init_project, zig_of
+from tests.zigs import VERSIONS, every_zig, zig_init_project, zig_of
 
 TEST = "main.test.fuzz example"
+
+newest_zig = pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param(version, marks=() if version == VERSIONS[-1] else pytest.mark.all_zigs)
+        for version in VERSIONS
+    ],
+)
+"""As ``every_zig``, for what another test shows of the pinned version: ``test_cli_attach.py``."""
 
 
 @every_zig
@@ -51,7 +62,7 @@ def test_run(version: str, zig_cache: Path, tmp_path) -> None:
         assert ("values that std.testing.Smith makes of them" in done.stderr) == is_of_smith
 
 
-@every_zig
+@newest_zig
 def test_attach(version: str, zig_cache: Path, tmp_path) -> None:
     """``zig build test --fuzz`` is shown as it goes on, in a project that is changed so that it fuzzes."""
     with zig_init_project(version) as project:

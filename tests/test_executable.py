@@ -23,10 +23,11 @@ from fuzzserver.zig.process import ChildGroup
 from fuzzserver.zig.test_runner import find_fuzz_tests, test_runner_argv
 from tests.projects import FuzzedPair, fuzz_for_a_moment
 from tests.support_facts import open_files
-from tests.support_native import table_executable, table_executable_for, write_files
+from tests.support_native import table_executable, write_files
 from tests.support_zig_cache import fuzzed_pie
 
 NOWHERE = Path("the/coverage/file")
+PIE = ("-Wl,-pie", "-Wl,--no-dynamic-linker")
 
 USES_C = """
 const std = @import("std");
@@ -177,12 +178,12 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
 )
 def test_other_kinds_of_processor_are_refused(zig, zig_cache, folder, target, message):
     """Executables that the real compiler makes for 32 bits or big-endian are told apart."""
-    assert message in refused(table_executable_for(zig, zig_cache, folder, target))
+    assert message in refused(table_executable(zig, zig_cache, folder, target=target))
 
 
 def test_other_processors_of_our_kind_are_read(zig, zig_cache, folder):
     """The debug info of a 64-bit little-endian target is read like that of the host."""
-    path = table_executable_for(zig, zig_cache, folder, "aarch64-linux-musl")
+    path = table_executable(zig, zig_cache, folder, target="aarch64-linux-musl")
     with Executable(path) as executable:
         assert len(executable.pc_addrs() or []) == 3
         assert executable.has_section(".debug_line")
@@ -396,7 +397,7 @@ def test_an_executable_without_section_headers_is_served(debug_pair, tmp_path):
 @pytest.mark.parametrize("target", ["x86_64-linux-musl", "aarch64-linux-musl"])
 def test_the_pcs_of_position_independent_executables_are_relocated(zig, zig_cache, folder, target):
     """They are the addresses of the functions that the table lists, as the symbols tell them."""
-    path = table_executable_for(zig, zig_cache, folder, target, "-pie", "--no-dynamic-linker")
+    path = table_executable(zig, zig_cache, folder, *PIE, target=target)
     with Executable(path) as executable:
         assert executable.is_pie
         symbols = {
@@ -409,7 +410,7 @@ def test_the_pcs_of_position_independent_executables_are_relocated(zig, zig_cach
 
 def test_addresses_of_one_run_are_refused(zig, zig_cache, folder):
     """Zig before 0.16 writes them for a position-independent executable; the sentence says what to do."""
-    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")
+    path = table_executable(zig, zig_cache, folder, *PIE)
     with Executable(path) as executable:
         own = executable.pc_addrs()
         slid = array("Q", [0x55550000 + pc for pc in own])
@@ -420,9 +421,9 @@ def test_addresses_of_one_run_are_refused(zig, zig_cache, folder):
             check_match(executable, slid, NOWHERE)
 
 
-def test_the_real_addresses_of_one_run_are_refused(client, work):
+def test_the_real_addresses_of_one_run_are_refused(client, all_work):
     """What the fuzzer of Zig 0.14 writes for a position-independent executable."""
-    pair = fuzzed_pie(client, work)
+    pair = fuzzed_pie(client, all_work)
     with (
         Executable(pair.executable) as executable,
         pytest.raises(CoverageFileError, match=r"position-independent.*build it without -fPIE"),
@@ -432,7 +433,7 @@ def test_the_real_addresses_of_one_run_are_refused(client, work):
 
 def test_damaged_relocations_are_passed_over(zig, zig_cache, folder, tmp_path):
     """Whatever they say, addresses are read or an ExecutableError comes."""
-    path = table_executable(zig, zig_cache, folder, "-fPIE", "-pie")
+    path = table_executable(zig, zig_cache, folder, *PIE)
     with Executable(path) as executable:
         section = executable._sections[".rela.dyn"]
         start, size = section["sh_offset"], section["sh_size"]

@@ -23,7 +23,6 @@ from fuzzserver.wire.abi import coverage_file_name
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.process import ChildGroup
-from tests.projects import write_project
 from tests.support_fuzzing import LIVELY_TESTS, PATIENCE, PATIENT, Told, lively_command
 from tests.support_time import WAIT, eventually
 from tests.support_zig_children import processes_naming
@@ -131,11 +130,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "INTERVAL", 0.1)
 
 
-def project_command(work: Path) -> TestCommand:
-    """A project with two fuzz tests."""
-    return TestCommand.of_root(write_project(work / "driver-project"))
-
-
 def workers_of(command: TestCommand) -> list[int]:
     """Fuzzers that run."""
     return processes_naming(f"--cache-dir={command.cache_root}/fuzzserver/")
@@ -143,21 +137,21 @@ def workers_of(command: TestCommand) -> list[int]:
 
 def test_whole_session(make: Make, server: Server, work: Path) -> None:
     """Statuses, step, corpora, and the messages of each worker; a stop leaves nothing."""
-    command = project_command(work)
-    driver = make(command)
+    command = lively_command(work)
+    driver = make(command, tests=("fuzz many", "fuzz patient"))
     builds = driver.build()
     ((build, tests),) = builds.items()
-    assert [test.name for test in tests] == ["main.test.fuzz sum", "main.test.fuzz depth"]
+    assert [test.name for test in tests] == ["lively.test.fuzz many", "lively.test.fuzz patient"]
     assert server.statuses() == [
         ("building", "Finding out how the tests are compiled ..."),
-        ("building", "Compiling the tests of src/main.zig ..."),
-        ("building", "Running the tests of src/main.zig once, to find the fuzz tests ..."),
-        ("building", "Compiling the tests of src/main.zig in fuzz mode ..."),
+        ("building", "Compiling the tests of lively.zig ..."),
+        ("building", "Running the tests of lively.zig once, to find the fuzz tests ..."),
+        ("building", "Compiling the tests of lively.zig in fuzz mode ..."),
     ]
     assert server.progress == [
         Progress("Finding out how the tests are compiled ..."),
         *(Progress(text, 0, 1) for _, text in server.statuses()[1:]),
-        Progress("Compiling the tests of src/main.zig in fuzz mode ...", 1, 1),
+        Progress("Compiling the tests of lively.zig in fuzz mode ...", 1, 1),
         None,
     ]
     assert server.told.of(FuzzRunStep) == []
@@ -165,7 +159,7 @@ def test_whole_session(make: Make, server: Server, work: Path) -> None:
     server.wait_for(lambda: len(server.told.of(EntryPointMsg)) == 2)
     assert server.statuses()[4:] == [("fuzzing", "Fuzzing 2 tests.")]
     assert server.told.of(FuzzRunStep) == [build.step]
-    assert (build.step.name, build.step.key) == ("src/main.zig", command.key)
+    assert (build.step.name, build.step.key) == ("lively.zig", command.key)
     assert server.told.of(FindingStore) == [driver.findings]
     assert [corpus.test for corpus in server.told.of(Corpus)] == [test.name for test in tests]
     check_messages(server, build.step)
@@ -263,18 +257,28 @@ def test_given_up(make: Make, server: Server, work: Path, caplog) -> None:
     assert "no worker is left" in caplog.messages
 
 
-def two_commands(folder: Path) -> tuple[TestCommand, TestCommand]:
+ONE = STD + PATIENT
+TWO = STD + OTHER + PATIENT
+"""Another build of the same test, and one test more."""
+
+
+def watched(work: Path, text: str) -> Path:
+    """A source file that all tests write, so that what one has compiled is compiled for the others."""
+    return write(work / "driver-watch", watched=text)
+
+
+def two_commands(work: Path) -> tuple[TestCommand, TestCommand]:
     """A project of two test executables, the second of which cannot be compiled."""
-    good = TestCommand.of_root(write(folder, good=STD + PATIENT))
-    bad = TestCommand.of_root(write(folder, bad=BROKEN + "test { main(); }"))
+    good = TestCommand.of_root(watched(work, ONE))
+    bad = TestCommand.of_root(write(work / "driver-watch", bad=BROKEN + "test { main(); }"))
     return good, bad
 
 
 def test_one_of_two_cannot_be_built(make: Make, server: Server, work: Path) -> None:
     """What cannot be compiled costs the other nothing, and is told."""
-    driver = make(*two_commands(work / "driver-two"))
+    driver = make(*two_commands(work))
     driver.start(driver.build())
-    server.wait_for(lambda: server.target("good.zig").state == "fuzzing")
+    server.wait_for(lambda: server.target("watched.zig").state == "fuzzing")
     failed = server.target("bad.zig")
     assert failed.state == "failed"
     assert "bad.zig:4:5: error: use of undeclared" in failed.text
@@ -287,7 +291,7 @@ def test_one_of_two_cannot_be_built(make: Make, server: Server, work: Path) -> N
 
 def test_none_can_be_built(make: Make, server: Server, work: Path) -> None:
     """When nothing could be compiled, the compiler's words are the error."""
-    _, bad = two_commands(work / "driver-two")
+    _, bad = two_commands(work)
     with pytest.raises(CompileErrors, match=r"bad\.zig:4:5: error: use of undeclared"):
         make(bad).build()
     assert server.target().state == "failed"
@@ -296,10 +300,10 @@ def test_none_can_be_built(make: Make, server: Server, work: Path) -> None:
 def test_no_fuzz_tests(make: Make, server: Server, work: Path) -> None:
     """Tests that do not fuzz are named, before the slow build."""
     with pytest.raises(NoFuzzTests) as caught:
-        make(TestCommand.of_root(write(work / "plain", plain=NO_FUZZ))).build()
+        make(TestCommand.of_root(watched(work, NO_FUZZ))).build()
     assert str(caught.value) == (
-        "no fuzz tests found in 'plain.zig': none of the 2 tests calls std.testing.fuzz: "
-        "'plain.test.one', 'plain.test.two'"
+        "no fuzz tests found in 'watched.zig': none of the 2 tests calls std.testing.fuzz: "
+        "'watched.test.one', 'watched.test.two'"
     )
     assert server.target().state == "never started"
     assert not [text for _, text in server.statuses() if "fuzz mode" in text]
@@ -367,23 +371,18 @@ def test_more_tests_than_jobs(make: Make, server: Server, work: Path) -> None:
     assert workers_of(command) == []
 
 
-ONE = STD + PATIENT
-TWO = STD + OTHER + PATIENT
-"""Another build of the same test, and one test more."""
-
-
 @pytest.mark.timeout(900)  # Five builds.
 @pytest.mark.usefixtures("impatient")
 def test_watch(make: Make, server: Server, work: Path) -> None:
     """A changed source is built again: tests go on in the new build, new ones begin, old ones end."""
-    command = TestCommand.of_root(write(work / "driver-watch", watched=ONE))
+    command = TestCommand.of_root(watched(work, ONE))
     driver = make(command, watch=True)
     driver.start(driver.build())
     server.wait_for(lambda: server.target().tests and server.test("fuzz patient").n_runs > 0)
     old_id, old_step = server.target().id, server.told.of(FuzzRunStep)[-1]
     assert old_id is not None
 
-    write(work / "driver-watch", watched=BROKEN + "test { main(); }")
+    watched(work, BROKEN + "test { main(); }")
     server.wait_for(lambda: "The build failed" in server.statuses()[-1][1], "the failure is not told")
     state, text = server.statuses()[-1]
     assert state == "fuzzing" and "watched.zig:4:5: error: use of undeclared" in text
@@ -391,7 +390,7 @@ def test_watch(make: Make, server: Server, work: Path) -> None:
     server.wait_for(lambda: server.test("fuzz patient").n_runs > runs, "the old build does not go on")
     assert (server.target().id, server.target().earlier) == (old_id, ())
 
-    write(work / "driver-watch", watched=TWO)
+    watched(work, TWO)
     server.wait_for(lambda: server.target().earlier == (old_id,), "there is no new build")
     server.wait_for(lambda: len(server.target().tests) == 2 and server.test("fuzz other").n_runs > 0)
     assert server.statuses()[-1][1].startswith("Fuzzing the build of ")
@@ -403,13 +402,13 @@ def test_watch(make: Make, server: Server, work: Path) -> None:
     eventually(lambda: len(workers_of(command)) == 2, "there are not two workers")
     assert server.test("fuzz patient").restarts == 0
 
-    write(work / "driver-watch", watched=STD + OTHER)
+    watched(work, STD + OTHER)
     server.wait_for(lambda: server.test("fuzz patient").state == "stopped", "what is gone goes on")
     assert server.test("fuzz patient").text == "It is not in the newest build."
     server.wait_for(lambda: len(server.target().earlier) == 2, "there is no third build")
     eventually(lambda: len(workers_of(command)) == 1, "there is not one worker")
 
-    write(work / "driver-watch", watched=TWO)
+    watched(work, TWO)
     server.wait_for(lambda: server.test("fuzz patient").state == "fuzzing", "it does not come back")
     assert len(server.target().tests) == 2
     driver.stop()
@@ -421,13 +420,13 @@ def test_watch(make: Make, server: Server, work: Path) -> None:
 def test_watch_mends_what_was_given_up(make: Make, server: Server, work: Path) -> None:
     """A test that was given up, or that was built to nothing, is taken up again when it is mended."""
     broken = STD + PATIENT.replace("var count", "if (true) return error.No;\n    var count", 1)
-    command = TestCommand.of_root(write(work / "driver-mend", mended=broken))
+    command = TestCommand.of_root(watched(work, broken))
     driver = make(command, watch=True)
     driver.start(driver.build())
     server.wait_for(lambda: server.target().tests and server.test("fuzz patient").state == "failed")
-    write(work / "driver-mend", mended=NO_FUZZ)
+    watched(work, NO_FUZZ)
     server.wait_for(lambda: "none of the 2 tests calls" in server.statuses()[-1][1], "it is not told")
-    write(work / "driver-mend", mended=ONE)
+    watched(work, ONE)
     server.wait_for(lambda: server.test("fuzz patient").n_runs > 0, "it is not taken up again")
     driver.stop()
 
@@ -435,16 +434,14 @@ def test_watch_mends_what_was_given_up(make: Make, server: Server, work: Path) -
 @pytest.mark.usefixtures("impatient")
 def test_watch_mends_what_could_not_be_built(make: Make, server: Server, work: Path) -> None:
     """A target that could not be compiled at first is fuzzed once it can be."""
-    folder = work / "driver-late"
-    good = TestCommand.of_root(write(folder, good=ONE, build=""))
-    bad = TestCommand.of_root(write(folder / "src", bad=BROKEN + "test { main(); }"))
+    good, bad = two_commands(work)
     driver = make(good, bad, watch=True)
     driver.start(driver.build())
     assert driver.build_failed
-    write(folder / "src", bad=ONE)
-    server.wait_for(lambda: server.target("src/bad.zig").state == "fuzzing", "it is not fuzzed")
+    write(work / "driver-watch", bad=ONE)
+    server.wait_for(lambda: server.target("bad.zig").state == "fuzzing", "it is not fuzzed")
     assert not driver.build_failed
-    server.wait_for(lambda: server.test("fuzz patient", "good.zig").n_runs > 0)
+    server.wait_for(lambda: server.test("fuzz patient", "watched.zig").n_runs > 0)
     driver.stop()
 
 
@@ -537,9 +534,9 @@ def test_commands_that_cannot_be_found(client: ZigCompileClient, server: Server,
 
 def test_names_do_not_collide(make: Make, server: Server, work: Path) -> None:
     """Two targets of the same sources have keys, cache folders and statuses of their own."""
-    command = project_command(work)
-    other = replace(command, name="src/main.zig (again)")
-    driver = make(command, other, tests=("fuzz sum",))
+    command = lively_command(work)
+    other = replace(command, name="lively.zig (again)")
+    driver = make(command, other, tests=("fuzz patient",))
     driver.start(driver.build())
     server.wait_for(lambda: len(server.told.of(EntryPointMsg)) == 2)
     assert len({msg.cache_root for msg in server.told.of(CoverageMsg)}) == 2

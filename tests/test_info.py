@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 import struct
 import subprocess
 from array import array
@@ -22,15 +23,14 @@ from tests.support_native import (
     C_FILES,
     C_SOURCES,
     LONG_NAME,
-    NO_UBSAN,
     TABLE_C,
     build_oracle,
     c_executable,
+    c_program,
     code_addresses,
     explain,
     hand_made_step,
     write_files,
-    zig_cc,
 )
 
 VARIANTS = {
@@ -45,7 +45,12 @@ VARIANTS = {
     "sections5": ("-gdwarf-5", "-ffunction-sections", "-Wl,--gc-sections"),
     "compressed4": ("-gdwarf-4", "-Wl,--compress-debug-sections=zlib"),
     "compressed5": ("-gdwarf-5", "-Wl,--compress-debug-sections=zlib"),
-    "with_runtime": ("-gdwarf-4", "-fsanitize=undefined"),
+    "with_runtime": (
+        "-gdwarf-4",
+        "-fsanitize=undefined",
+        "-Wl,runtime.o",
+        "-Wl,--unresolved-symbols=ignore-all",
+    ),
 }
 DAMAGED_SECTIONS = (".debug_line", ".debug_info", ".debug_abbrev", ".debug_ranges", ".debug_rnglists")
 
@@ -62,6 +67,14 @@ def folder(work) -> Path:
     folder = work / "c-programs"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def build_runtime(client, folder: Path) -> None:
+    """Compile what Zig links into C programs that are checked while they run."""
+    cache, source = client.global_cache_dir, client.zig.lib_dir / "ubsan_rt.zig"
+    args = ["build-obj", str(source), "--name", "runtime", "--cache-dir", str(cache)]
+    result = client.compile([*args, "--global-cache-dir", str(cache)], cache)
+    shutil.copy(result.output_dir / "runtime.o", folder)
 
 
 def tables_of(step) -> CoverageMap:
@@ -108,9 +121,11 @@ def test_tables_of_a_fuzzed_executable_are_those_of_zig(pair, request, oracle):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_tables_of_c_programs_are_those_of_zig(zig, zig_cache, folder, oracle, tmp_path, variant):
+def test_tables_of_c_programs_are_those_of_zig(client, folder, oracle, tmp_path, variant):
     """Several units, folders and DWARF versions, addresses at and between instructions."""
-    path = c_executable(zig, zig_cache, folder, *VARIANTS[variant])
+    if variant == "with_runtime":
+        build_runtime(client, folder)
+    path = c_executable(client.zig, client.global_cache_dir, folder, *VARIANTS[variant])
     pcs = shuffled_pcs(path)
     step = hand_made_step(tmp_path, path, pcs)
     coverage_map = tables_of(step)
@@ -218,8 +233,8 @@ def test_source_paths_name_the_files(zig, zig_cache, folder, version):
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     sources = [str(folder / name) for name in C_SOURCES]
-    zig_cc(zig, zig_cache, elsewhere, "-g", f"-gdwarf-{version}", NO_UBSAN, *sources, "-o", "exe")
-    with Executable(elsewhere / "exe") as executable:
+    path = c_program(zig, zig_cache, elsewhere, sources, "exe", f"-gdwarf-{version}")
+    with Executable(path) as executable:
         paths = Info(executable).source_paths()
     assert len(paths) == len(set(paths))
     assert all(Path(path.root_dir).is_absolute() for path in paths)

@@ -109,7 +109,7 @@ def programs(draw, known: bool = False) -> LineProgram:
 any_targets = st.lists(st.one_of(st.integers(0, HIGH), st.integers(0, 2**64 - 1)), max_size=40).map(sorted)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(programs(), any_targets)
 @example(
     program_of(set_address(5) + b"\x01" + extended(1) + set_address(2) + b"\x03\x04\x01"), [1, 2, 3, 5, 9]
@@ -128,7 +128,7 @@ def test_targets_at_and_beside_each_row_give_what_the_reference_gives(program):
     assert answers(program, targets) == reference_answers(program, targets)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(programs(), any_targets, st.data())
 def test_a_program_that_is_cut_off_is_an_error_or_shorter(program, targets, data):
     """Wherever the section ends, there is DebugInfoError or an answer for each target."""

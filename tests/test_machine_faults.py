@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,13 +171,16 @@ def fuzzing(folder: Path, zig_cache: Path, *args: object) -> Iterator[tuple[Cli,
         yield cli, lively.cache_root
 
 
-def test_project_cache_that_vanishes(tmp_path: Path, zig_cache: Path) -> None:
+def test_project_cache_that_vanishes(work: Path, zig_cache: Path) -> None:
     """With the project's cache, executables and corpus are gone: a session that watches builds them again."""
-    with fuzzing(tmp_path, zig_cache, "--watch", "--test", "*patient") as (cli, cache):
+    forget_sessions(lively_command(work).project)
+    with fuzzing(work, zig_cache, "--watch", "--test", "*patient") as (cli, cache):
         cli.wait_for_line("^info: fuzzing ")
         inputs = f"{cache}/fuzzserver/*/*/f/*/*"
         eventually(lambda: glob.glob(inputs), "it does not fuzz")
-        shutil.rmtree(cache, ignore_errors=True)
+        # At once: if it were built again while we still remove, others would be left half of a cache.
+        gone = cache.rename(Path(tempfile.mkdtemp(dir=work)) / "cache")
+        shutil.rmtree(gone.parent, ignore_errors=True)
         cli.wait_for_line("info: executables are gone; building again")
         cli.wait_for("/targets.json", lambda _: glob.glob(inputs))  # It fuzzes again.
         assert cli.end() == 130

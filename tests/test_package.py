@@ -44,9 +44,10 @@ def wheel(tmp_path_factory) -> Path:
 def installed(wheel: Path, tmp_path_factory) -> Path:
     """The Python of a fresh environment with nothing but the wheel and what it needs."""
     venv = tmp_path_factory.mktemp("venv")
-    run(sys.executable, "-m", "venv", venv, cwd=venv)
+    run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=venv)
     python = venv / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=venv)
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    run(*pip, "install", "--quiet", wheel, cwd=venv)
     return python
 
 

@@ -1,18 +1,21 @@
 """Zig's own server and ours, side by side, on the same executable and coverage file."""
 
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fuzzserver import paths
 from fuzzserver.coverage.queue import CoverageMsg, EntryPointMsg
 from fuzzserver.coverage.seen_pcs import SeenPcs
 from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
-from tests.projects import write_project, zig_web_server
+from tests.projects import write_project, zig_viewer, zig_web_server
+from tests.support_browser import PATIENCE, Page
 from tests.support_web import Seen, request, viewer, watch
 from tests.support_zig_server import end_fuzzers, find_pair
 
@@ -36,35 +39,50 @@ ROUTES = (
 
 
 class BothServers:
-    """Zig's server with its fuzzers ended, and ours on what they left."""
+    """Zig's server with its fuzzers ended, and ours on what they left; both serve our page."""
 
-    def __init__(self, zig_port: int, ours: WebServer, zig_seen: Seen) -> None:
+    def __init__(self, lib_dir: Path, zig_port: int, ours: WebServer, zig_seen: Seen) -> None:
+        self.lib_dir = lib_dir
         self.zig_port = zig_port
         self.ours = ours
         self.zig_seen = zig_seen
 
 
-@pytest.fixture(scope="module", params=["Debug", "ReleaseSafe"])
-def both(request, zig: Zig, zig_cache: Path, work: Path) -> Iterator[BothServers]:
+@pytest.fixture(scope="module")
+def lib_dir(zig: Zig, work: Path) -> Path:
+    """Zig's own lib folder, but for the page, which is ours."""
+    lib_dir = work / "lib-with-our-page"
+    shutil.rmtree(lib_dir, ignore_errors=True)
+    (lib_dir / "fuzzer").mkdir(parents=True)
+    for entry in zig.lib_dir.iterdir():
+        if entry.name != "fuzzer":
+            (lib_dir / entry.name).symlink_to(entry)
+    shutil.copytree(paths.lib_dir() / "fuzzer" / "web", lib_dir / "fuzzer" / "web")
+    return lib_dir
+
+
+@pytest.fixture(scope="module", params=["Debug", pytest.param("ReleaseSafe", marks=pytest.mark.slow)])
+def both(request, zig: Zig, zig_cache: Path, lib_dir: Path, work: Path) -> Iterator[BothServers]:
     """Both servers, in each optimize mode."""
     project = work / f"parity-{request.param}"
     write_project(project)
-    with zig_web_server(zig.path, project, zig_cache, f"-Doptimize={request.param}") as (port, pid):
-        with viewer(port, ping_interval=None) as connection:
-            indexes: tuple[int, ...] = ()
-            while len(indexes) < 2:
-                message = watch(connection, "entry_points").entry_points
-                indexes = struct.unpack(f"<{len(message) // 4 - 1}I", message[4:])
+    flag = f"-Doptimize={request.param}"
+    with zig_web_server(zig.path, project, zig_cache, flag, lib_dir=lib_dir) as (port, pid):
+        with zig_viewer(port) as connection:
+            seen = watch(connection)  # Only if a fuzzer has covered something.
+            while len(seen.entry_points) < 4 + 2 * 4:
+                seen.entry_points = watch(connection, "entry_points").entry_points
+            indexes = struct.unpack("<2I", seen.entry_points[4:])
         end_fuzzers(pid)
-        with viewer(port, ping_interval=None) as connection:
+        with zig_viewer(port) as connection:
             zig_seen = watch(connection)
         step, coverage_id = find_pair(project)
         seen_pcs = SeenPcs(step.coverage_file_path(coverage_id))
-        with WebServer(fuzz_run_steps=(step,), zig=zig, lib_dir=zig.lib_dir, cache_dir=zig_cache) as ours:
+        with WebServer(fuzz_run_steps=(step,), zig=zig, lib_dir=lib_dir, cache_dir=zig_cache) as ours:
             ours.post(CoverageMsg(coverage_id, step))
             for index in indexes:
                 ours.post(EntryPointMsg(coverage_id, seen_pcs.pc_addrs()[index]))
-            yield BothServers(port, ours, zig_seen)
+            yield BothServers(lib_dir, port, ours, zig_seen)
         seen_pcs.close()
 
 
@@ -98,7 +116,7 @@ def test_routes_are_equal(both: BothServers, path: str) -> None:
 
 def test_wasm_is_built_alike(both: BothServers, client: ZigCompileClient) -> None:
     """But for the optimize mode: in that of Zig's server, the page's wasm is that of Zig's server."""
-    path = build_wasm_binary(client, client.zig.lib_dir, "ReleaseFast")
+    path = build_wasm_binary(client, both.lib_dir, "ReleaseFast")
     wasm = path.read_bytes()
     assert wasm == request(both.zig_port, "/main.wasm").body
     assert len(request(both.ours.port, "/main.wasm").body) < len(wasm) / 5
@@ -112,3 +130,25 @@ def test_placeholders_are_there_in_release_builds(both: BothServers) -> None:
     placeholders = seen_pcs.pc_addrs().count(1)
     seen_pcs.close()
     assert (placeholders > 0) == ("ReleaseSafe" in str(step.cache_root))
+
+
+def test_our_page_works_on_zigs_server(page: Page, both: BothServers) -> None:
+    """Our page can't tell Zig's server from ours, except that it is told less."""
+    # No module and no sheet of the page is among the routes of that server, and it refuses our subprotocol.
+    page.expect("404", "WebSocket connection", "MIME type")
+    page.visit(f"http://127.0.0.1:{both.zig_port}/")
+    page.until(lambda: page.is_shown("#fileFilter"), PATIENCE)
+    # Of the many files, only those in sight are in the document.
+    page.fill("#fileFilter", "src/parser")
+    page.until_text("#fileScroll", "parser.zig", timeout=PATIENCE)
+    page.until_text("#connection", "connected")
+    page.click("#entryPointsList a")
+    page.until(lambda: page.texts("#sourceScroll .mark.covered"), PATIENCE)
+    page.until(lambda: page.text("#statTotalRuns")[:1].isdigit())
+    # It looks as it should, although that server has no style sheet.
+    assert page.script("return document.querySelector('.mark').getBoundingClientRect().width") > 3
+    assert page.script("return getComputedStyle(document.querySelector('.sourceRow')).position") == "absolute"
+    assert not page.is_shown("#views")
+    page.click("#tabFunctions")
+    page.until_text("#panelFunctions", "does not tell")
+    page.until_text("#chart", "keeps no history")

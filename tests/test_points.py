@@ -16,7 +16,7 @@ from fuzzserver.coverage.coverage_map import CoverageMap, prepare_tables
 from fuzzserver.coverage.executable import Executable
 from fuzzserver.coverage.functions import MAX_NAME, NO_FUNCTION, Functions, find_functions, points_message
 from fuzzserver.wire.abi import PointsHeader
-from tests.support_native import NO_UBSAN, hand_made_step, write_files, zig_cc
+from tests.support_native import c_program, hand_made_step, write_files
 from tests.support_zig_cache import fuzzed_pie
 
 ASSEMBLY = """
@@ -153,9 +153,9 @@ def test_functions_of_a_release_build(safe_pair):
     assert len(names) > 10
 
 
-def test_functions_of_a_position_independent_executable(client, work):
+def test_functions_of_a_position_independent_executable(client, all_work):
     """Addresses are as if it were loaded at 0, and so are those of the symbol table."""
-    path = fuzzed_pie(client, work).executable
+    path = fuzzed_pie(client, all_work).executable
     with Executable(path) as executable:
         assert executable.is_pie
         pcs = executable.pc_addrs()
@@ -204,12 +204,11 @@ def test_functions_of_unknown_size_extend_to_the_next(zig, zig_cache, tmp_path):
             "main.c": "void first(void); void last(void); int main(void) { first(); last(); return 0; }\n",
         },
     )
-    zig_cc(zig, zig_cache, tmp_path, "-O1", NO_UBSAN, "-c", "a.s", "-o", "a.o")
-    zig_cc(zig, zig_cache, tmp_path, "-O1", NO_UBSAN, "main.c", "a.o", "-o", "exe")
-    with (tmp_path / "exe").open("rb") as file:
+    path = c_program(zig, zig_cache, tmp_path, ("main.c", "a.s"), "exe", "-O1")
+    with path.open("rb") as file:
         symtab = ELFFile(file).get_section_by_name(".symtab")
         first, second = (symtab.get_symbol_by_name(name)[0]["st_value"] for name in ("first", "second"))
-    with Executable(tmp_path / "exe") as executable:
+    with Executable(path) as executable:
         pcs = array("Q", [first, first + 3, second, second + 1, second + 3, second + 4])
         found = names_of(find_functions(executable, pcs))
     assert found == ["first", "first", "second", "second", None, "last"]

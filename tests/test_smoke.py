@@ -120,9 +120,9 @@ def finish(process: subprocess.Popen[str], folder: Path) -> Smoked:
 
 
 @pytest.fixture(scope="module")
-def cache(all_work: Path) -> Path:
-    """Where the compiled example waits for the next run of these tests."""
-    return all_work / "smoke"
+def cache(zig_cache: Path) -> Path:
+    """Where what all tests need is compiled already, the page's wasm above all."""
+    return zig_cache
 
 
 def assert_all_named(parts: Sequence[str], lines: list[str]) -> None:

@@ -41,9 +41,9 @@ def cache(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pie_pair(client, work) -> FuzzedPair:
+def pie_pair(client, all_work) -> FuzzedPair:
     """A position-independent executable and a coverage file of one run of it."""
-    return fuzzed_pie(client, work)
+    return fuzzed_pie(client, all_work)
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ or slow."""
 MAX_KINDS = 16
 """Different inputs in a long one: reading them takes time."""
 
-MIN_EXPONENT, MAX_EXPONENT = 8, 14
-"""Long inputs have at least 256 bytes to 16 KiB, all orders of magnitude equally often."""
+MIN_EXPONENT, MAX_EXPONENT = 8, 15
+"""Long inputs have at least 256 bytes to 32 KiB, all orders of magnitude equally often."""
 
 END = b"\1"
 """``eos`` said yes."""

@@ -48,7 +48,8 @@ void __sanitizer_cov_pcs_init(const void *start, const void *stop) { (void)start
 void _start(void) { for (;;) {} }
 """
 COMPILE = ("-g", "-O0", "-fno-sanitize=all", "-fsanitize-coverage=inline-8bit-counters,pc-table", "-c")
-LINK = ("-nostdlib", "-static", "-no-pie", "-g", "-fno-sanitize=all", "-Wl,--no-gc-sections")
+LINK = ("-static", "-znow", "-z", "stack-size=16777216", "--image-base=16777216", "--eh-frame-hdr")
+"""As ``zig cc`` links, which would first compile a runtime of which nothing is needed here."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class _Builder:
         objects = [self._compile("start", START, "-g0", "-O0", "-fno-sanitize=all", "-c")]
         with ThreadPoolExecutor(os.cpu_count()) as compilers:
             objects += compilers.map(self._compile_unit, _units(functions))
-        self._run(str(self._zig.path), "cc", *LINK, *objects, "-o", "linked")
+        self._run(str(self._zig.path), "ld.lld", *LINK, *objects, "-o", "linked")
         with Executable(self._scratch / "linked") as executable:
             pcs = _unsorted(array("Q", executable.section_data(C_PCS_SECTION))[::2])
         (self._scratch / PCS_SECTION).write_bytes(pcs.tobytes())
