@@ -14,7 +14,7 @@ from fuzzserver.webserver import WebServer
 from fuzzserver.zig.compile_client import ZigCompileClient
 from fuzzserver.zig.installation import Zig
 from fuzzserver.zig.wasm import build_wasm_binary
-from tests.projects import write_project, zig_viewer, zig_web_server
+from tests.projects import FuzzedPair, write_project, zig_viewer, zig_web_server
 from tests.support_browser import PATIENCE, Page
 from tests.support_web import Seen, request, viewer, watch
 from tests.support_zig_server import end_fuzzers, find_pair
@@ -49,8 +49,12 @@ class BothServers:
 
 
 @pytest.fixture(scope="module")
-def lib_dir(zig: Zig, work: Path) -> Path:
-    """Zig's own lib folder, but for the page, which is ours."""
+def lib_dir(zig: Zig, work: Path, debug_pair: FuzzedPair) -> Path:
+    """Zig's own lib folder, but for the page, which is ours.
+
+    After ``debug_pair``: what Zig compiles once for all, its runtime, must have come from its own folder. Of
+    files elsewhere, other tests would say that they are the user's.
+    """
     lib_dir = work / "lib-with-our-page"
     shutil.rmtree(lib_dir, ignore_errors=True)
     (lib_dir / "fuzzer").mkdir(parents=True)
