@@ -560,6 +560,7 @@ def test_stop_says_goodbye(zig: Zig, zig_cache: Path, nothing_left: None, closes
     server = WebServer(zig=zig, cache_dir=zig_cache)
     server.start()
     with RawClient(server.port) as client:
+        client.frame_with(BINARY)  # The server knows by now that it is there.
         begun = time.monotonic()
         stopping = threading.Thread(target=server.stop)
         stopping.start()
